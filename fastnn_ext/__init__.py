@@ -1,0 +1,1 @@
+"""How the operations of fastnn are done fast; imports nothing of `fastnn`."""
