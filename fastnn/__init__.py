@@ -1,0 +1,25 @@
+"""Neural-network kernels on NumPy arrays: written in NumPy, Cython and Numba behind one name each.
+
+`fastnn.relu`, `fastnn.linear`, `fastnn.conv2d` and the others are the best version that runs here; `report()` says
+which, `backend(name)` gives another one, and `python -m fastnn info` prints all there is to know for a bug report.
+"""
+
+from __future__ import annotations
+
+from fastnn import _select
+from fastnn._contract import KERNELS
+from fastnn._select import BackendError, available_backends, backend
+from fastnn._version import __version__ as __version__
+from fastnn.activations import *
+from fastnn.conv import *
+from fastnn.linear import *
+from fastnn.losses import *
+from fastnn.optimizers import *
+from fastnn.pooling import *
+
+_public = _select.PublicNames(globals())
+set_backend = _public.set_backend
+report = _public.report
+__getattr__ = _public.look_up
+
+__all__ = [*KERNELS, "BackendError", "available_backends", "backend", "report", "set_backend"]

@@ -1,0 +1,90 @@
+"""Checks of the activations, and the choice of one that another kernel applies to its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastnn_ext import checks
+
+Array = NDArray[Any]
+
+#: What linear and conv2d can apply to their result: None (nothing), and the element-wise activations with
+#: their default options.
+FUSABLE = (
+    None,
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "softplus",
+    "sigmoid",
+    "hard_sigmoid",
+    "tanh",
+    "hard_tanh",
+    "softsign",
+    "mish",
+    "step",
+    "sign",
+)
+#: Those whose derivative follows from the output alone, which is what deltas are made of.
+FROM_OUTPUT = (None, "relu", "sigmoid", "tanh")
+
+
+def fused(function: str, activation: Any) -> str | None:
+    """`activation` where it is one of FUSABLE, else a ValueError."""
+    chosen: str | None = checks.choice(function, "activation", activation, FUSABLE)
+    return chosen
+
+
+def from_output(function: str, activation: Any) -> str | None:
+    """`activation` where it is one of FROM_OUTPUT, else a ValueError."""
+    chosen: str | None = checks.choice(function, "activation", activation, FROM_OUTPUT)
+    return chosen
+
+
+def option(function: str, argument: str, value: Any) -> float:
+    """A slope, scale or threshold: any finite number."""
+    if type(value) is float and value - value == 0:
+        return value
+    return checks.number(function, argument, value, finite=True)
+
+
+def approximate(function: str, value: Any) -> str:
+    """Which of the two formulas of gelu."""
+    chosen: str = checks.choice(function, "approximate", value, ("none", "tanh"))
+    return chosen
+
+
+def forward(function: str, out: Any, x: Any) -> tuple[Array, checks.Output]:
+    """The plain pre-activation, and where the result goes."""
+    x, y = checks.elementwise(function, out, x=x)
+    return x, y
+
+
+def backward(function: str, out: Any, grad_out: Any, **saved: Any) -> tuple[Array, Array, checks.Output]:
+    """The plain gradient of the output and what was saved, and where the gradient of the input goes."""
+    grad_out, saved_array, grad = checks.elementwise(function, out, grad_out=grad_out, **saved)
+    return grad_out, saved_array, grad
+
+
+def softmax(function: str, out: Any, axis: Any, x: Any) -> tuple[Array, int, checks.Output]:
+    """`forward`, and the axis counted from the front."""
+    x, y = forward(function, out, x)
+    return x, _axis(function, axis, "x", x), y
+
+
+def softmax_backward(
+    function: str, out: Any, axis: Any, grad_out: Any, y: Any
+) -> tuple[Array, Array, int, checks.Output]:
+    """`backward`, and the axis counted from the front."""
+    grad_out, y, grad = backward(function, out, grad_out, y=y)
+    return grad_out, y, _axis(function, axis, "grad_out", grad_out), grad
+
+
+def _axis(function: str, axis: Any, argument: str, array: Array) -> int:
+    checks.at_least(function, argument, array, 1)
+    return checks.integer(function, "axis", axis, low=-array.ndim, high=array.ndim - 1) % array.ndim
