@@ -1,0 +1,92 @@
+"""What the compiled kernels share: the look at their arguments, and the frame of an element-wise kernel.
+
+An argument is `plain` where C code can read it as it is: a base-class ndarray, C-contiguous, aligned, in native byte
+order, of float32 or float64. Whatever is not goes to `fastnn_ext.checks`, which raises the error or makes it plain.
+"""
+
+cimport numpy as cnp
+from libc.stdint cimport uintptr_t
+
+cdef extern from "numpy/arrayobject.h" nogil:
+    bint PyArray_CheckExact(object array)
+    bint PyArray_ISCARRAY_RO(cnp.ndarray array)
+    bint PyArray_ISWRITEABLE(cnp.ndarray array)
+    int PyArray_TYPE(cnp.ndarray array)
+    int PyArray_NDIM(cnp.ndarray array)
+    cnp.npy_intp *PyArray_DIMS(cnp.ndarray array)
+    cnp.npy_intp PyArray_DIM(cnp.ndarray array, int axis)
+    cnp.npy_intp PyArray_SIZE(cnp.ndarray array)
+    cnp.npy_intp PyArray_NBYTES(cnp.ndarray array)
+    void *PyArray_DATA(cnp.ndarray array)
+
+cdef extern from "numpy/arrayobject.h":
+    cnp.ndarray PyArray_EMPTY(int ndim, cnp.npy_intp *shape, int typenum, int fortran)
+    cnp.ndarray PyArray_ZEROS(int ndim, cnp.npy_intp *shape, int typenum, int fortran)
+
+ctypedef fused real:
+    float
+    double
+
+#: Below this many elements a kernel keeps the GIL: giving it up and taking it back costs as much as the work.
+cdef enum:
+    GIL_ELEMENTS = 4096
+
+ctypedef void (*loop_f32)(const float *x, float *y, Py_ssize_t n, float option) noexcept nogil
+ctypedef void (*loop_f64)(const double *x, double *y, Py_ssize_t n, double option) noexcept nogil
+ctypedef void (*loop2_f32)(const float *g, const float *s, float *y, Py_ssize_t n, float option) noexcept nogil
+ctypedef void (*loop2_f64)(const double *g, const double *s, double *y, Py_ssize_t n, double option) noexcept nogil
+
+
+cdef inline bint is_plain(object a) noexcept:
+    """Whether `a` is a float32 or float64 array that C code can read as it is."""
+    if not PyArray_CheckExact(a):
+        return False
+    cdef int typenum = PyArray_TYPE(<cnp.ndarray> a)
+    return (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64) and PyArray_ISCARRAY_RO(<cnp.ndarray> a)
+
+
+cdef inline bint is_plain_of(object a, int typenum) noexcept:
+    """Whether `a` is plain and of type `typenum`."""
+    return PyArray_CheckExact(a) and PyArray_TYPE(<cnp.ndarray> a) == typenum and PyArray_ISCARRAY_RO(<cnp.ndarray> a)
+
+
+cdef inline bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef int ndim = PyArray_NDIM(a)
+    cdef int axis
+    if ndim != PyArray_NDIM(b):
+        return False
+    for axis in range(ndim):
+        if PyArray_DIM(a, axis) != PyArray_DIM(b, axis):
+            return False
+    return True
+
+
+cdef inline bint has_shape(cnp.ndarray a, int ndim, const cnp.npy_intp *shape) noexcept:
+    cdef int axis
+    if PyArray_NDIM(a) != ndim:
+        return False
+    for axis in range(ndim):
+        if PyArray_DIM(a, axis) != shape[axis]:
+            return False
+    return True
+
+
+cdef inline bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two plain arrays share no byte."""
+    cdef uintptr_t a0 = <uintptr_t> PyArray_DATA(a)
+    cdef uintptr_t b0 = <uintptr_t> PyArray_DATA(b)
+    return a0 + <uintptr_t> PyArray_NBYTES(a) <= b0 or b0 + <uintptr_t> PyArray_NBYTES(b) <= a0
+
+
+cdef inline bint is_safe_out(object out, cnp.ndarray x) noexcept:
+    """Whether an element-wise kernel can write `out` from plain `x`: alike, writable, the same memory or apart."""
+    return (
+        is_plain_of(out, PyArray_TYPE(x))
+        and PyArray_ISWRITEABLE(<cnp.ndarray> out)
+        and same_shape(<cnp.ndarray> out, x)
+        and (PyArray_DATA(<cnp.ndarray> out) == PyArray_DATA(x) or are_apart(<cnp.ndarray> out, x))
+    )
+
+
+cdef inline cnp.ndarray empty_like(cnp.ndarray x):
+    return PyArray_EMPTY(PyArray_NDIM(x), PyArray_DIMS(x), PyArray_TYPE(x), 0)

@@ -1,0 +1,447 @@
+"""2-D convolution, compiled; see `fastnn/conv.py` for what each function is.
+
+No matrix of patches ("im2col") is made: the register tiles of engine/conv.h look up where each term lies.
+What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels sorted by
+phase. The arguments and the jobs that they make are here; conv_planes.pxd and conv_pixels.pxd do the jobs.
+"""
+
+cimport numpy as cnp
+from common cimport (
+    PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_TYPE, are_apart,
+    empty_like, has_shape, is_plain, is_plain_of, real,
+)
+from conv_blocks cimport *
+from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, run_depthwise, run_pixels
+from conv_planes cimport grad_weight_planes, run_planes
+from fused cimport Activation, activation_of
+from libc.string cimport memset
+from windows cimport (
+    Axis, Image, axis_of, image_of, is_many, read_axes, read_integer, read_layout, set_shape,
+)
+
+from fastnn_ext.checks import conv as checks
+
+cnp.import_array()
+
+cdef enum:
+    SUMS = 16        # partial sums of a long line
+    SMALL = 1 << 16  # multiplications that cost less than giving up the GIL
+
+cdef struct Convolution:
+    Axis rows, columns
+    Py_ssize_t images, groups
+    Py_ssize_t channels, kernels  # of one group
+    bint channels_last
+
+cdef void sum_planes(
+    const real *grad_out, Py_ssize_t images, Py_ssize_t kernels, Py_ssize_t pixels, real *grad_bias
+) noexcept nogil:
+    """The sum of each kernel's gradients, NCHW, in double: there can be millions of pixels."""
+    cdef double total[SUMS]
+    cdef Py_ssize_t k, n, i, j
+    cdef const real *g
+    for k in range(kernels):
+        memset(total, 0, sizeof(total))
+        for n in range(images):
+            g = grad_out + (n * kernels + k) * pixels
+            for i in range(pixels // SUMS):
+                for j in range(SUMS):
+                    total[j] += g[i * SUMS + j]
+            for i in range(pixels - pixels % SUMS, pixels):
+                total[0] += g[i]
+        for j in range(1, SUMS):
+            total[0] += total[j]
+        grad_bias[k] = <real> total[0]
+
+
+cdef void sum_pixels(
+    const real *grad_out, Py_ssize_t pixels, Py_ssize_t kernels, real *grad_bias
+) noexcept nogil:
+    """The same, NHWC."""
+    cdef double total[SUMS]
+    cdef Py_ssize_t part, count, i, j
+    for part in range(fnn_parts(kernels, SUMS)):
+        count = fnn_min(SUMS, kernels - part * SUMS)
+        memset(total, 0, sizeof(total))
+        for i in range(pixels):
+            for j in range(count):
+                total[j] += grad_out[i * kernels + part * SUMS + j]
+        for j in range(count):
+            grad_bias[part * SUMS + j] = <real> total[j]
+
+
+cdef bint all_finite(const real *x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef int bad = 0
+    for i in range(n):
+        bad |= not (x[i] - x[i] == 0)
+    return not bad
+
+
+cdef void scatter(
+    const Convolution *conv, const real *grad_out, const real *weight, real *grad_x
+) noexcept nogil:
+    """grad_x term by term: without zeros around grad_out, which a weight of infinity would turn into NaN."""
+    cdef const Axis *rows = &conv.rows
+    cdef const Axis *columns = &conv.columns
+    cdef Py_ssize_t c_count = conv.groups * conv.channels, k_count = conv.groups * conv.kernels
+    cdef Py_ssize_t n, k, c, r, s, p, q, h, w, first
+    cdef Py_ssize_t weight_c = 1 if conv.channels_last else rows.taps * columns.taps
+    cdef Py_ssize_t weight_tap = conv.channels if conv.channels_last else 1
+    cdef Py_ssize_t x_c = 1 if conv.channels_last else rows.length * columns.length
+    cdef Py_ssize_t x_pixel = c_count if conv.channels_last else 1
+    cdef Py_ssize_t g_k = 1 if conv.channels_last else rows.outputs * columns.outputs
+    cdef Py_ssize_t g_pixel = k_count if conv.channels_last else 1
+    cdef real factor
+    memset(grad_x, 0, conv.images * c_count * rows.length * columns.length * sizeof(real))
+    for n in range(conv.images):
+        for k in range(k_count):
+            first = k // conv.kernels * conv.channels
+            for c in range(conv.channels):
+                for r in range(rows.taps):
+                    for s in range(columns.taps):
+                        factor = weight[
+                            k * conv.channels * rows.taps * columns.taps + c * weight_c
+                            + (r * columns.taps + s) * weight_tap
+                        ]
+                        for p in range(rows.outputs):
+                            h = p * rows.stride + r * rows.dilation - rows.before
+                            if not 0 <= h < rows.length:
+                                continue
+                            for q in range(columns.outputs):
+                                w = q * columns.stride + s * columns.dilation - columns.before
+                                if 0 <= w < columns.length:
+                                    grad_x[(first + c) * x_c + (h * columns.length + w) * x_pixel] += (
+                                        factor * grad_out[k * g_k + (p * columns.outputs + q) * g_pixel]
+                                    )
+        grad_x += c_count * rows.length * columns.length
+        grad_out += k_count * rows.outputs * columns.outputs
+
+
+cdef inline Py_ssize_t weights_of(const Convolution *conv) noexcept nogil:
+    """How many numbers the weights are."""
+    return conv.groups * conv.kernels * conv.channels * conv.rows.taps * conv.columns.taps
+
+
+cdef bint is_depthwise(const Convolution *conv) noexcept nogil:
+    """Whether the channels, side by side, have a kernel each."""
+    return conv.channels_last and conv.channels == 1 and conv.kernels == 1
+
+
+cdef void place_weight(Job *job, const Convolution *conv) noexcept nogil:
+    """The strides of the weights, [group, kernel, channel, r, s] or [group, kernel, r, s, channel]."""
+    cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
+    job.images, job.groups = conv.images, conv.groups
+    job.weight_group = conv.kernels * conv.channels * taps
+    job.weight_i = conv.channels * taps
+    job.weight_channel = 1 if conv.channels_last else taps
+    job.weight_column = conv.channels if conv.channels_last else 1
+    job.weight_row = conv.columns.taps * job.weight_column
+
+
+cdef bint set_forward(Job *job, const Convolution *conv) noexcept nogil:
+    """The job of the convolution itself; whether there is memory for its tables."""
+    cdef Py_ssize_t kernels = conv.groups * conv.kernels
+    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
+    place_weight(job, conv)
+    job.channels, job.m = conv.channels, conv.kernels
+    job.result_image = kernels * pixels
+    job.result_i = 1 if conv.channels_last else pixels
+    job.result_column = kernels if conv.channels_last else 1
+    job.result_line = conv.columns.outputs * job.result_column
+    if is_depthwise(conv):
+        job.groups, job.channels, job.m = 1, conv.groups, conv.groups
+    return forward_taps(&job.rows, TAPS, &conv.rows) and forward_taps(&job.columns, TAPS + 1, &conv.columns)
+
+
+cdef void set_backward(Job *job, const Convolution *conv) noexcept nogil:
+    """The jobs of grad_x, but for their taps: kernels and channels change places."""
+    cdef Py_ssize_t channels = conv.groups * conv.channels
+    cdef Py_ssize_t weight_i
+    place_weight(job, conv)
+    weight_i = job.weight_i
+    job.weight_i = job.weight_channel
+    job.weight_channel = weight_i
+    job.channels, job.m = conv.kernels, conv.channels
+    job.result_image = channels * conv.rows.length * conv.columns.length
+    job.result_i = 1 if conv.channels_last else conv.rows.length * conv.columns.length
+    job.result_column = (channels if conv.channels_last else 1) * conv.columns.stride
+    job.result_line = (channels if conv.channels_last else 1) * conv.rows.stride * conv.columns.length
+    if is_depthwise(conv):
+        job.groups, job.channels, job.m = 1, conv.groups, conv.groups
+
+
+cdef int run_job(
+    const Convolution *conv, const Job *job, const real *source, const real *weight, const real *bias,
+    real *result, const Activation *activation,
+) noexcept nogil:
+    if job.images == 0 or job.m == 0:
+        return 0
+    if is_depthwise(conv):
+        return run_depthwise(job, source, weight, bias, result, activation)
+    if conv.channels_last:
+        return run_pixels(job, source, weight, bias, result, activation)
+    return run_planes(job, source, weight, bias, result, activation)
+
+
+cdef int forward(
+    const Convolution *conv, const real *x, const real *weight, const real *bias, real *y,
+    const Activation *activation,
+) noexcept nogil:
+    """y of plain arrays; -1 where there is no memory."""
+    cdef Job job
+    if not set_forward(&job, conv):
+        return -1
+    return run_job(conv, &job, x, weight, bias, y, activation)
+
+
+cdef int backward_x(
+    const Convolution *conv, const real *grad_out, const real *weight, real *grad_x
+) noexcept nogil:
+    """grad_x: for each phase of the stride a convolution of grad_out with the taps that meet there."""
+    cdef Py_ssize_t channels = conv.groups * conv.channels
+    cdef Py_ssize_t pixel = channels if conv.channels_last else 1
+    cdef Py_ssize_t a, b
+    cdef const real *no_bias = NULL
+    cdef Job job
+    if not all_finite(weight, weights_of(conv)):
+        scatter(conv, grad_out, weight, grad_x)
+        return 0
+    if conv.rows.stride > 1 or conv.columns.stride > 1:  # phases that no tap meets
+        memset(grad_x, 0, conv.images * channels * conv.rows.length * conv.columns.length * sizeof(real))
+    set_backward(&job, conv)
+    for a in range(fnn_min(conv.rows.stride, conv.rows.length)):
+        if not backward_taps(&job.rows, TAPS, &conv.rows, a):
+            return -1
+        if job.rows.count == 0:
+            continue
+        for b in range(fnn_min(conv.columns.stride, conv.columns.length)):
+            if not backward_taps(&job.columns, TAPS + 1, &conv.columns, b):
+                return -1
+            if job.columns.count and run_job(
+                conv, &job, grad_out, weight, no_bias, grad_x + (a * conv.columns.length + b) * pixel, NULL
+            ) < 0:
+                return -1
+    return 0
+
+
+cdef int backward_weight(
+    const Convolution *conv, const real *grad_out, const real *x, real *grad_weight
+) noexcept nogil:
+    """grad_weight; -1 where there is no memory."""
+    cdef Job job
+    if not set_forward(&job, conv):
+        return -1
+    memset(grad_weight, 0, weights_of(conv) * sizeof(real))
+    if job.images == 0 or job.m == 0 or job.channels == 0:
+        return 0
+    if is_depthwise(conv):
+        return grad_weight_depthwise(&job, x, grad_out, grad_weight)
+    if conv.channels_last:
+        return grad_weight_pixels(&job, x, grad_out, grad_weight)
+    return grad_weight_planes(&job, x, grad_out, grad_weight)
+
+
+cdef int backward(
+    const Convolution *conv, const real *grad_out, const real *x, const real *weight, real *grad_x,
+    real *grad_weight, real *grad_bias,
+) noexcept nogil:
+    """The gradients that are not NULL; -1 where there is no memory."""
+    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t kernels = conv.groups * conv.kernels
+    if grad_x != NULL and backward_x(conv, grad_out, weight, grad_x) < 0:
+        return -1
+    if grad_weight != NULL and backward_weight(conv, grad_out, x, grad_weight) < 0:
+        return -1
+    if grad_bias != NULL and conv.channels_last:
+        sum_pixels(grad_out, conv.images * pixels, kernels, grad_bias)
+    elif grad_bias != NULL:
+        sum_planes(grad_out, conv.images, kernels, pixels, grad_bias)
+    return 0
+
+
+# --- the arguments ---
+
+cdef bint fits(
+    object x, object weight, object stride, object padding, object dilation, object groups, object layout,
+    Convolution *conv,
+) noexcept:
+    """Whether arrays and options are of the usual forms and fit together; the convolution that they are."""
+    cdef Image image, kernel
+    if not (
+        is_plain(x) and is_plain_of(weight, PyArray_TYPE(<cnp.ndarray> x))
+        and PyArray_NDIM(<cnp.ndarray> x) == 4 and PyArray_NDIM(<cnp.ndarray> weight) == 4
+        and read_layout(layout, &conv.channels_last) and read_integer(groups, 1, &conv.groups)
+    ):
+        return False
+    image = image_of(<cnp.ndarray> x, conv.channels_last)
+    kernel = image_of(<cnp.ndarray> weight, conv.channels_last)
+    measure(conv, image, kernel)
+    return (
+        image.c == kernel.c * conv.groups and kernel.n % conv.groups == 0 and kernel.h > 0 and kernel.w > 0
+        and read_axes(stride, padding, dilation, False, &conv.rows, &conv.columns)
+    )
+
+
+cdef void measure(Convolution *conv, Image image, Image kernel) noexcept:
+    """The sizes that follow from the arrays; groups must be set."""
+    conv.images, conv.channels, conv.kernels = image.n, kernel.c, kernel.n // conv.groups
+    conv.rows.length, conv.columns.length = image.h, image.w
+    conv.rows.taps, conv.columns.taps = kernel.h, kernel.w
+
+
+cdef void take_checked(
+    Convolution *conv, cnp.ndarray x, cnp.ndarray weight, rows, columns, Py_ssize_t groups, bint last
+):
+    """The convolution of arrays and options that have been checked."""
+    conv.groups, conv.channels_last = groups, last
+    conv.rows, conv.columns = axis_of(rows), axis_of(columns)
+    measure(conv, image_of(x, last), image_of(weight, last))
+
+
+cdef inline Image output_of(const Convolution *conv) noexcept:
+    return Image(conv.images, conv.groups * conv.kernels, conv.rows.outputs, conv.columns.outputs)
+
+
+cdef inline bint is_small(const Convolution *conv) noexcept:
+    """Whether the work is less than what giving up the GIL costs where other threads want it."""
+    return (
+        <double> conv.images * conv.groups * conv.kernels * conv.rows.outputs * conv.columns.outputs
+        * conv.channels * conv.rows.taps * conv.columns.taps < SMALL
+    )
+
+
+cdef inline void *data_of(object array) noexcept:
+    return NULL if array is None else PyArray_DATA(<cnp.ndarray> array)
+
+
+cdef int forward_of(
+    const Convolution *conv, bint single, const void *x, const void *weight, const void *bias, void *y,
+    const Activation *f,
+) noexcept nogil:
+    if single:
+        return forward[float](conv, <float *> x, <float *> weight, <float *> bias, <float *> y, f)
+    return forward[double](conv, <double *> x, <double *> weight, <double *> bias, <double *> y, f)
+
+
+cdef int backward_of(
+    const Convolution *conv, bint single, const void *g, const void *x, const void *weight, void *grad_x,
+    void *grad_weight, void *grad_bias,
+) noexcept nogil:
+    if single:
+        return backward[float](
+            conv, <float *> g, <float *> x, <float *> weight, <float *> grad_x, <float *> grad_weight,
+            <float *> grad_bias
+        )
+    return backward[double](
+        conv, <double *> g, <double *> x, <double *> weight, <double *> grad_x, <double *> grad_weight,
+        <double *> grad_bias
+    )
+
+
+def conv2d(
+    x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None, layout="NCHW",
+    out=None,
+):
+    cdef const Activation *f = activation_of("conv2d", activation)
+    cdef object output = None
+    cdef cnp.npy_intp shape[4]
+    cdef Convolution conv
+    cdef Image image
+    cdef cnp.ndarray y
+    cdef int failed
+    cdef bint fast = fits(x, weight, stride, padding, dilation, groups, layout, &conv)
+    if fast:
+        image = output_of(&conv)
+        set_shape(shape, image, conv.channels_last)
+        fast = not is_many(image.n, image.c, image.h, image.w) and (
+            bias is None
+            or is_plain_of(bias, PyArray_TYPE(<cnp.ndarray> x))
+            and has_shape(<cnp.ndarray> bias, 1, PyArray_DIMS(<cnp.ndarray> weight))
+        )
+    if fast and out is None:
+        y = PyArray_EMPTY(4, shape, PyArray_TYPE(<cnp.ndarray> x), 0)
+    elif (
+        fast and is_plain_of(out, PyArray_TYPE(<cnp.ndarray> x)) and PyArray_ISWRITEABLE(<cnp.ndarray> out)
+        and has_shape(<cnp.ndarray> out, 4, shape)
+        and are_apart(<cnp.ndarray> out, <cnp.ndarray> x)
+        and are_apart(<cnp.ndarray> out, <cnp.ndarray> weight)
+        and (bias is None or are_apart(<cnp.ndarray> out, <cnp.ndarray> bias))
+    ):
+        y = <cnp.ndarray> out
+    else:
+        x, weight, bias, rows, columns, groups, _, last, output = checks.conv2d(
+            x, weight, bias, stride, padding, dilation, groups, activation, layout, out
+        )
+        take_checked(&conv, <cnp.ndarray?> x, <cnp.ndarray?> weight, rows, columns, groups, last)
+        y = <cnp.ndarray?> output.array
+    cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
+    cdef void *x_data = data_of(x)
+    cdef void *weight_data = data_of(weight)
+    cdef void *bias_data = data_of(bias)
+    cdef void *y_data = data_of(y)
+    if is_small(&conv):
+        failed = forward_of(&conv, single, x_data, weight_data, bias_data, y_data, f)
+    else:
+        with nogil:
+            failed = forward_of(&conv, single, x_data, weight_data, bias_data, y_data, f)
+    if failed:
+        raise MemoryError("conv2d: no memory for the workspace")
+    return y if output is None else output.deliver()
+
+
+def conv2d_backward(
+    grad_out, x, weight, *, stride=1, padding=0, dilation=1, groups=1, layout="NCHW", needs=(True, True, True)
+):
+    cdef object outputs = None
+    cdef cnp.npy_intp shape[4]
+    cdef Convolution conv
+    cdef int failed
+    cdef bint fast = (
+        needs_are_plain(needs)
+        and fits(x, weight, stride, padding, dilation, groups, layout, &conv)
+        and is_plain_of(grad_out, PyArray_TYPE(<cnp.ndarray> x))
+    )
+    if fast:
+        set_shape(shape, output_of(&conv), conv.channels_last)
+        fast = has_shape(<cnp.ndarray> grad_out, 4, shape)
+    if fast:
+        grad_x = empty_like(<cnp.ndarray> x) if (<tuple> needs)[0] is True else None
+        grad_weight = empty_like(<cnp.ndarray> weight) if (<tuple> needs)[1] is True else None
+        grad_bias = None
+        if (<tuple> needs)[2] is True:
+            grad_bias = PyArray_EMPTY(1, PyArray_DIMS(<cnp.ndarray> weight), PyArray_TYPE(<cnp.ndarray> x), 0)
+    else:
+        grad_out, x, weight, rows, columns, groups, last, outputs = checks.conv2d_backward(
+            grad_out, x, weight, stride, padding, dilation, groups, layout, needs
+        )
+        take_checked(&conv, <cnp.ndarray?> x, <cnp.ndarray?> weight, rows, columns, groups, last)
+        grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
+    cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
+    cdef void *g_data = data_of(grad_out)
+    cdef void *x_data = data_of(x)
+    cdef void *weight_data = data_of(weight)
+    cdef void *to_x = data_of(grad_x)
+    cdef void *to_weight = data_of(grad_weight)
+    cdef void *to_bias = data_of(grad_bias)
+    if is_small(&conv):
+        failed = backward_of(&conv, single, g_data, x_data, weight_data, to_x, to_weight, to_bias)
+    else:
+        with nogil:
+            failed = backward_of(&conv, single, g_data, x_data, weight_data, to_x, to_weight, to_bias)
+    if failed:
+        raise MemoryError("conv2d_backward: no memory for the workspace")
+    if outputs is None:
+        return grad_x, grad_weight, grad_bias
+    return tuple([None if one is None else one.deliver() for one in outputs])
+
+
+cdef inline bint needs_are_plain(object needs) noexcept:
+    """Whether `needs` is a tuple of three Python bools."""
+    cdef int i
+    if type(needs) is not tuple or len(<tuple> needs) != 3:
+        return False
+    for i in range(3):
+        if (<tuple> needs)[i] is not True and (<tuple> needs)[i] is not False:
+            return False
+    return True

@@ -1,0 +1,493 @@
+"""Convolution in the layout NHWC: the channels of the result are in the lanes of the vectors."""
+
+from common cimport real
+from conv_blocks cimport *
+from fused cimport Activation
+from libc.string cimport memcpy, memset
+from windows cimport is_many
+
+
+cdef inline bint plan_pixels(Plan *plan, const Job *job, Py_ssize_t itemsize) noexcept nogil:
+    """Blocks that keep to the caches; whether they fit memory."""
+    cdef const Taps *rows = &job.rows
+    cdef const Taps *columns = &job.columns
+    cdef Py_ssize_t height = rows.high - rows.low + 1, width = columns.high - columns.low + 1
+    cdef Py_ssize_t positions = fnn_max(BLOCK_BYTES // (itemsize * fnn_max(job.channels, 1)), 1)
+    plan.in_place = is_inside(rows, 0, rows.outputs) and is_inside(columns, 0, columns.outputs)
+    plan.channels = job.channels
+    plan.columns = fnn_max((positions // height - width) // columns.step + 1, FEW)
+    plan.columns = fnn_even_part(columns.outputs, plan.columns, 1)
+    width += (plan.columns - 1) * columns.step
+    if not plan.in_place and is_many(height, width, job.channels, 1):
+        return False
+    plan.lines = plan.images = 1
+    if plan.columns == columns.outputs:
+        plan.lines = fnn_max((fnn_min(positions, POSITIONS) // width - height) // rows.step + 1, 1)
+        plan.lines = fnn_even_part(rows.outputs, plan.lines, 1)
+        height += (plan.lines - 1) * rows.step
+    if plan.lines == rows.outputs:
+        plan.images = fnn_max(fnn_min(positions, POSITIONS) // (height * width), 1)
+        plan.images = fnn_even_part(job.images, plan.images, 1)
+    return True
+
+
+cdef inline void place_pixels(Block *block, const Plan *plan, const Job *job, Py_ssize_t tail) noexcept nogil:
+    """Choose where the block's part of the source is read, and its strides; here `width` counts numbers.
+
+    In place, up to `tail` numbers behind the last pixel may be read: at the source's end, it gets a copy.
+    """
+    cdef Py_ssize_t columns
+    cdef Py_ssize_t line = job.columns.length * job.groups * job.channels
+    cdef Py_ssize_t end = (
+        (block.image + block.images - 1) * job.rows.length
+        + (block.line + block.lines - 1) * job.rows.step + job.rows.high + 1
+    ) * line + tail
+    block.in_place = (
+        end <= job.images * job.rows.length * line
+        and is_inside(&job.rows, block.line, block.lines)
+        and is_inside(&job.columns, block.column, block.columns)
+    )
+    if block.in_place:
+        block.pixel = job.groups * job.channels
+        block.height, block.width = job.rows.length, job.columns.length * block.pixel
+    else:
+        block.pixel = job.channels
+        columns = (block.columns - 1) * job.columns.step + job.columns.high - job.columns.low + 1
+        block.height = (block.lines - 1) * job.rows.step + job.rows.high - job.rows.low + 1
+        block.width = columns * block.pixel
+    block.image_step = block.height * block.width
+
+
+cdef inline void copy_pixels(
+    real *target, const Block *block, const Job *job, const real *source
+) noexcept nogil:
+    """The block's part of one group of the source, [image, y, x, channel], in its frame of zeros."""
+    cdef Py_ssize_t pixel = job.groups * job.channels
+    cdef Py_ssize_t top = block.line * job.rows.step + job.rows.low
+    cdef Py_ssize_t left = block.column * job.columns.step + job.columns.low
+    cdef Py_ssize_t at = fnn_min(gap(left, 1) * pixel, block.width)
+    cdef Py_ssize_t end = fnn_max(fnn_min(block.width, (job.columns.length - left) * pixel), at)
+    cdef Py_ssize_t n, y, x
+    cdef const real *line
+    for n in range(block.image, block.image + block.images):
+        for y in range(top, top + block.height):
+            line = source + (n * job.rows.length + y) * job.columns.length * pixel
+            if not 0 <= y < job.rows.length:
+                memset(target, 0, block.width * sizeof(real))
+            elif job.groups == 1:
+                copy_line(target, block.width, line + left * pixel, at, end, 1)
+            else:
+                for x in range(block.width // job.channels):
+                    end = job.channels if 0 <= left + x < job.columns.length else 0
+                    copy_line(target + x * job.channels, job.channels, line + (left + x) * pixel, 0, end, 1)
+            target += block.width
+    memset(target, 0, MAX_VECS * lanes_of(source) * sizeof(real))
+
+
+cdef inline const real *part_of_pixels(const Block *block, const Job *job, const real *source) noexcept nogil:
+    """The block's part of one group of the source, in place or as a copy; NULL without memory."""
+    cdef real *copy
+    if job.channels == 0:
+        return source
+    if block.in_place:
+        return (
+            source + block.image * block.image_step
+            + (block.line * job.rows.step + job.rows.low) * block.width
+            + (block.column * job.columns.step + job.columns.low) * block.pixel
+        )
+    copy = <real *> fnn_workspace(
+        SOURCE, (block.images * block.image_step + MAX_VECS * lanes_of(source)) * sizeof(real)
+    )
+    if copy != NULL:
+        copy_pixels(copy, block, job, source)
+    return copy
+
+
+cdef inline Py_ssize_t source_line(Py_ssize_t line, const Block *block, const Job *job) noexcept nogil:
+    """Where the source's part starts for a line of the block, counted through its images."""
+    return line // block.lines * block.image_step + line % block.lines * job.rows.step * block.width
+
+
+cdef inline Py_ssize_t result_line(Py_ssize_t line, const Block *block, const Job *job) noexcept nogil:
+    """The same in the result."""
+    return line // block.lines * job.result_image + line % block.lines * job.result_line
+
+
+cdef inline Py_ssize_t place_of_tap(
+    Py_ssize_t r, Py_ssize_t s, const Block *block, const Job *job
+) noexcept nogil:
+    """Where a tap is in the block's part of the source, from that of the first one on."""
+    return (
+        (job.rows.at[r] - job.rows.low) * block.width + (job.columns.at[s] - job.columns.low) * block.pixel
+    )
+
+
+cdef inline void place_pixel_terms(
+    Py_ssize_t *weight_at, Py_ssize_t *source_at, Py_ssize_t first, Py_ssize_t count, const Block *block,
+    const Job *job,
+) noexcept nogil:
+    """Where the terms `first`, `first` + 1, ... are, in the order of taps and channels, NHWC."""
+    cdef const Taps *rows = &job.rows
+    cdef const Taps *columns = &job.columns
+    cdef Py_ssize_t channels = fnn_max(job.channels, 1)
+    cdef Py_ssize_t c = first % channels
+    cdef Py_ssize_t s = first // channels % fnn_max(columns.count, 1)
+    cdef Py_ssize_t r = first // channels // fnn_max(columns.count, 1)
+    cdef Py_ssize_t p
+    for p in range(count):
+        weight_at[p] = (
+            c * job.weight_channel + rows.index[r] * job.weight_row + columns.index[s] * job.weight_column
+        )
+        source_at[p] = place_of_tap(r, s, block, job) + c
+        c += 1
+        if c == channels:
+            c = 0
+            s += 1
+            if s == columns.count:
+                s = 0
+                r += 1
+
+
+cdef inline void pack_weight(
+    real *packed, Py_ssize_t width, const real *weight, const Py_ssize_t *weight_at, Py_ssize_t terms,
+    Py_ssize_t weight_i, Py_ssize_t count,
+) noexcept nogil:
+    """packed[p, i] = weight[i * weight_i + weight_at[p]], in lines of `width` numbers that end in zeros."""
+    cdef Py_ssize_t p, i
+    if weight_i == 1:
+        for p in range(terms):
+            copy_line(packed + p * width, width, weight + weight_at[p], 0, count, 1)
+        return
+    for i in range(count):
+        for p in range(terms):
+            packed[p * width + i] = weight[weight_at[p]]
+        weight += weight_i
+    for i in range(count, width):
+        for p in range(terms):
+            packed[p * width + i] = 0
+
+
+cdef inline void set_column_runs(
+    Run *runs, Py_ssize_t *first, Py_ssize_t count, Py_ssize_t lanes
+) noexcept nogil:
+    """The lanes of the vectors over `count` columns that follow each other."""
+    cdef Py_ssize_t v
+    first[0] = 0
+    for v in range(fnn_min(MAX_VECS, fnn_parts(count, lanes))):
+        runs[v] = Run(0, <int> fnn_min(lanes, count - v * lanes), v * lanes)
+        first[v + 1] = v + 1
+
+
+cdef inline void multiply_pixels(
+    const Block *block, const Job *job, const real *source, const real *weight, const real *bias,
+    real *result, real *packed,
+) noexcept nogil:
+    """One block of one group of the result."""
+    cdef Py_ssize_t weight_at[TERMS]
+    cdef Py_ssize_t source_at[TERMS]
+    cdef Py_ssize_t packed_at[TERMS]
+    cdef Py_ssize_t runs_of[MAX_VECS + 1]
+    cdef Run runs[MAX_VECS]
+    cdef Py_ssize_t terms = job.channels * job.rows.count * job.columns.count
+    cdef Py_ssize_t at_once = fnn_even_part(terms, TERMS, 1) if terms else 1
+    cdef Py_ssize_t lanes = lanes_of(source)
+    cdef Py_ssize_t vectors = fnn_parts(job.m, lanes)
+    cdef Py_ssize_t vecs = 3 if vectors % 2 and vectors % 3 == 0 else 2
+    cdef Py_ssize_t first = 0, line, x, v, p, of_panel, height
+    cdef const real *from_line
+    cdef real *to_line
+    cdef Tile tile
+    vecs = fnn_even_part(vectors, vecs, 1)
+    height = fnn_even_part(block.columns, max_rows(vecs), 1)
+    tile.a_rs, tile.a_at, tile.b_at = job.columns.step * block.pixel, source_at, packed_at
+    tile.b, tile.c_rs, tile.runs, tile.first = packed, job.result_column, runs, runs_of
+    tile.row_bias = NULL
+    while True:
+        tile.k = fnn_min(at_once, terms - first)
+        tile.accumulate = first > 0
+        place_pixel_terms(weight_at, source_at, first, tile.k, block, job)
+        for v from 0 <= v < vectors by vecs:
+            of_panel = fnn_min(vecs, vectors - v)
+            for p in range(tile.k):
+                packed_at[p] = p * of_panel * lanes
+            pack_weight(
+                packed, of_panel * lanes, weight + v * lanes * job.weight_i, weight_at, tile.k, job.weight_i,
+                fnn_min(of_panel * lanes, job.m - v * lanes)
+            )
+            set_column_runs(runs, runs_of, job.m - v * lanes, lanes)
+            tile.col_bias = NULL
+            if bias != NULL and first == 0:
+                tile.col_bias = bias + v * lanes
+            for line in range(block.images * block.lines):
+                from_line = source + source_line(line, block, job)
+                to_line = result + result_line(line, block, job) + v * lanes
+                for x from 0 <= x < block.columns by height:
+                    tile.a, tile.c = from_line + x * tile.a_rs, to_line + x * tile.c_rs
+                    run_tile(source, &tile, fnn_min(height, block.columns - x), of_panel)
+        first += tile.k
+        if first >= terms:
+            return
+
+
+cdef inline const real *whole_vectors(const real *bias, Py_ssize_t count) noexcept nogil:
+    """A copy of the bias that vectors can be read from to its end; NULL without memory."""
+    cdef Py_ssize_t size = fnn_parts(count, lanes_of(bias)) * lanes_of(bias)
+    cdef real *copy = <real *> fnn_workspace(BIAS, (size + 1) * sizeof(real))
+    if copy != NULL:
+        memset(copy, 0, size * sizeof(real))
+        memcpy(copy, bias, count * sizeof(real))
+    return copy
+
+
+cdef inline int run_pixels(
+    const Job *job, const real *source, const real *weight, const real *bias, real *result,
+    const Activation *activation,
+) noexcept nogil:
+    """The job in the layout NHWC; -1 where there is no memory."""
+    cdef Py_ssize_t lanes = lanes_of(source)
+    cdef Py_ssize_t group, image, line
+    cdef const real *part
+    cdef const real *of_group = NULL
+    cdef real *target
+    cdef real *packed
+    cdef Plan plan
+    cdef Block block
+    memset(&block, 0, sizeof(Block))
+    packed = <real *> fnn_workspace(WEIGHT, TERMS * MAX_VECS * lanes * sizeof(real))
+    if packed == NULL or not plan_pixels(&plan, job, sizeof(real)):
+        return -1
+    while next_block(&block, &plan, job):
+        place_pixels(&block, &plan, job, 0)
+        target = result + start_of(&block, job)
+        for group in range(job.groups):
+            part = part_of_pixels(&block, job, source + group * job.channels)
+            if bias != NULL:
+                of_group = whole_vectors(bias + group * job.m, job.m)
+            if part == NULL or (bias != NULL and of_group == NULL):
+                return -1
+            multiply_pixels(
+                &block, job, part, weight + group * job.weight_group, of_group, target + group * job.m, packed
+            )
+        if activation != NULL:
+            activate_pixels(activation, &block, job, target)
+    return 0
+
+
+cdef inline void activate_pixels(
+    const Activation *activation, const Block *block, const Job *job, real *result
+) noexcept nogil:
+    """f over a block of the result, line by line."""
+    cdef Py_ssize_t line
+    for line in range(block.images * block.lines):
+        activate(activation, result + result_line(line, block, job), block.columns * job.result_column)
+
+
+cdef inline void place_taps(
+    Py_ssize_t *weight_at, Py_ssize_t *source_at, const Block *block, const Job *job
+) noexcept nogil:
+    """Where each tap is, of a channel that has a kernel to itself."""
+    cdef Py_ssize_t r, s, p = 0
+    for r in range(job.rows.count):
+        for s in range(job.columns.count):
+            weight_at[p] = job.rows.index[r] * job.weight_row + job.columns.index[s] * job.weight_column
+            source_at[p] = place_of_tap(r, s, block, job)
+            p += 1
+
+
+cdef inline void depthwise_block(
+    const Block *block, const Job *job, Channels *tile, const real *source, real *result
+) noexcept nogil:
+    """The tile's channels of one block, a few pixels at a time."""
+    cdef Py_ssize_t line, x
+    for line in range(block.images * block.lines):
+        for x in range(0, block.columns, 4):
+            tile.a = source + source_line(line, block, job) + x * tile.a_rs
+            tile.c = result + result_line(line, block, job) + x * tile.c_rs
+            run_channels(source, tile, fnn_min(4, block.columns - x))
+
+
+cdef inline int run_depthwise(
+    const Job *job, const real *source, const real *weight, const real *bias, real *result,
+    const Activation *activation,
+) noexcept nogil:
+    """A job whose `channels` have a kernel each, their `groups` being 1; -1 where there is no memory."""
+    cdef Py_ssize_t taps = job.rows.count * job.columns.count
+    cdef Py_ssize_t lanes = lanes_of(source)
+    cdef Py_ssize_t most = fnn_max(BLOCK_BYTES // (<Py_ssize_t> sizeof(real) * (taps + 1)), 1)
+    cdef Py_ssize_t width = fnn_parts(fnn_min(most, job.channels), lanes) * lanes
+    cdef Py_ssize_t *weight_at = <Py_ssize_t *> fnn_workspace(RUNS, (2 * taps + 1) * sizeof(Py_ssize_t))
+    cdef real *packed = <real *> fnn_workspace(WEIGHT, (taps + 1) * width * sizeof(real))
+    cdef Py_ssize_t channel
+    cdef const real *part
+    cdef real *target
+    cdef Plan plan
+    cdef Block block
+    cdef Channels tile
+    if weight_at == NULL or packed == NULL or not plan_pixels(&plan, job, sizeof(real)):
+        return -1
+    tile.k, tile.a_at, tile.b, tile.b_rs, tile.c_rs = taps, weight_at + taps, packed, width, job.result_column
+    for channel from 0 <= channel < job.channels by width:
+        tile.count = fnn_min(width, job.channels - channel)
+        tile.bias = NULL
+        if bias != NULL:
+            tile.bias = whole_vectors(bias + channel, tile.count)
+            if tile.bias == NULL:
+                return -1
+        memset(&block, 0, sizeof(Block))
+        while next_block(&block, &plan, job):
+            place_pixels(&block, &plan, job, 0)
+            place_taps(weight_at, weight_at + taps, &block, job)
+            pack_weight(
+                packed, width, weight + channel * job.weight_group, weight_at, taps, job.weight_group,
+                tile.count
+            )
+            part = part_of_pixels(&block, job, source)
+            if part == NULL:
+                return -1
+            target = result + start_of(&block, job)
+            tile.a_rs = job.columns.step * block.pixel
+            depthwise_block(&block, job, &tile, part + channel, target + channel)
+            if activation != NULL and channel + tile.count == job.channels:
+                activate_pixels(activation, &block, job, target)
+    return 0
+
+
+cdef inline Py_ssize_t place_pixel_pairs(
+    Py_ssize_t *grad_at, Py_ssize_t *source_at, Py_ssize_t first, const Block *block, const Job *job
+) noexcept nogil:
+    """Where the block's pixels `first`, `first` + 1, ... are in the gradient and in the source; how many."""
+    cdef Py_ssize_t x = first % block.columns
+    cdef Py_ssize_t line = first // block.columns % block.lines
+    cdef Py_ssize_t image = first // block.columns // block.lines
+    cdef Py_ssize_t p, count = fnn_min(CHUNK_PIXELS, block.images * block.lines * block.columns - first)
+    for p in range(count):
+        grad_at[p] = (
+            start_of(block, job) + image * job.result_image + line * job.result_line + x * job.result_column
+        )
+        source_at[p] = (
+            image * block.image_step + line * job.rows.step * block.width + x * job.columns.step * block.pixel
+        )
+        x += 1
+        if x == block.columns:
+            x = 0
+            line += 1
+            if line == block.lines:
+                line = 0
+                image += 1
+    return count
+
+
+cdef inline void add_pixel_products(
+    const Block *block, const Job *job, Tile *tile, const real *source, const real *grad_out,
+    real *grad_weight,
+) noexcept nogil:
+    """grad_weight += the products of some pixels of one group."""
+    cdef Py_ssize_t runs_of[MAX_VECS + 1]
+    cdef Run runs[MAX_VECS]
+    cdef Py_ssize_t lanes = lanes_of(source)
+    # taps of a line that lie side by side in the source, as in the weights, are one long row of channels
+    cdef Py_ssize_t span = job.columns.high - job.columns.low + 1
+    cdef bint joined = block.pixel == job.channels and span == job.columns.count
+    cdef Py_ssize_t width = job.channels * job.columns.count if joined else job.channels
+    cdef Py_ssize_t parts = 1 if joined else job.columns.count
+    cdef Py_ssize_t vecs = fnn_even_part(fnn_parts(width, lanes), 2, 1)
+    cdef Py_ssize_t height = fnn_even_part(job.m, max_rows(vecs), 1)
+    cdef Py_ssize_t r, s, v, i
+    cdef real *to_tap
+    tile.runs, tile.first = runs, runs_of
+    for v from 0 <= v < fnn_parts(width, lanes) by vecs:
+        set_column_runs(runs, runs_of, width - v * lanes, lanes)
+        for r in range(job.rows.count):
+            for s in range(parts):
+                tile.b = source + place_of_tap(r, s, block, job) + v * lanes
+                to_tap = grad_weight + r * job.weight_row + s * job.weight_column + v * lanes
+                for i from 0 <= i < job.m by height:
+                    tile.a, tile.c = grad_out + i, to_tap + i * job.weight_i
+                    run_tile(
+                        source, tile, fnn_min(height, job.m - i), fnn_min(vecs, fnn_parts(width, lanes) - v)
+                    )
+
+
+cdef inline int grad_weight_pixels(
+    const Job *job, const real *source, const real *grad_out, real *grad_weight
+) noexcept nogil:
+    """grad_weight += the products of grad_out and the source, summed over the pixels; -1 without memory."""
+    cdef Py_ssize_t grad_at[CHUNK_PIXELS]
+    cdef Py_ssize_t source_at[CHUNK_PIXELS]
+    cdef Py_ssize_t group, first
+    cdef const real *part
+    cdef Plan plan
+    cdef Block block
+    cdef Tile tile
+    memset(&block, 0, sizeof(Block))
+    if not plan_pixels(&plan, job, sizeof(real)):
+        return -1
+    tile.a_rs, tile.a_at, tile.b_at, tile.c_rs = 1, grad_at, source_at, job.weight_i
+    tile.row_bias = tile.col_bias = NULL
+    tile.accumulate = True
+    while next_block(&block, &plan, job):
+        place_pixels(&block, &plan, job, MAX_VECS * lanes_of(source))
+        for group in range(job.groups):
+            part = part_of_pixels(&block, job, source + group * job.channels)
+            if part == NULL:
+                return -1
+            for first from 0 <= first < block.images * block.lines * block.columns by CHUNK_PIXELS:
+                tile.k = place_pixel_pairs(grad_at, source_at, first, &block, job)
+                add_pixel_products(
+                    &block, job, &tile, part, grad_out + group * job.m, grad_weight + group * job.weight_group
+                )
+    return 0
+
+
+cdef inline int grad_weight_depthwise(
+    const Job *job, const real *source, const real *grad_out, real *grad_weight
+) noexcept nogil:
+    """The same where the `channels` have a kernel each, `groups` being 1. Lines are summed in double."""
+    cdef Py_ssize_t taps = job.rows.count * job.columns.count, channels = job.channels
+    cdef Py_ssize_t *weight_at = <Py_ssize_t *> fnn_workspace(RUNS, (2 * taps + 1) * sizeof(Py_ssize_t))
+    cdef Py_ssize_t *source_at = weight_at + taps
+    cdef double *total = <double *> fnn_workspace(WEIGHT, (taps + 1) * channels * sizeof(double))
+    cdef real *sums = <real *> fnn_workspace(BIAS, (channels + 1) * sizeof(real))
+    cdef Py_ssize_t line, p, c
+    cdef const real *part
+    cdef Plan plan
+    cdef Block block
+    if weight_at == NULL or total == NULL or sums == NULL or not plan_pixels(&plan, job, sizeof(real)):
+        return -1
+    memset(&block, 0, sizeof(Block))
+    memset(total, 0, taps * channels * sizeof(double))
+    while next_block(&block, &plan, job):
+        place_pixels(&block, &plan, job, 0)
+        place_taps(weight_at, source_at, &block, job)
+        part = part_of_pixels(&block, job, source)
+        if part == NULL:
+            return -1
+        for line in range(block.images * block.lines):
+            for p in range(taps):
+                add_line_products(
+                    sums, grad_out + start_of(&block, job) + result_line(line, &block, job),
+                    part + source_line(line, &block, job) + source_at[p], block.columns, job.result_column,
+                    job.columns.step * block.pixel, channels, total + p * channels
+                )
+    place_taps(weight_at, source_at, &block, job)
+    for c in range(channels):
+        for p in range(taps):
+            grad_weight[c * job.weight_group + weight_at[p]] = <real> total[p * channels + c]
+    return 0
+
+
+cdef inline void add_line_products(
+    real *sums, const real *g, const real *x, Py_ssize_t count, Py_ssize_t g_step, Py_ssize_t x_step,
+    Py_ssize_t channels, double *total,
+) noexcept nogil:
+    """total[c] += the sum of g[c] x[c] over `count` pixels."""
+    cdef Py_ssize_t c, i
+    for c in range(channels):
+        sums[c] = g[c] * x[c]
+    for i in range(1, count):
+        g += g_step
+        x += x_step
+        for c in range(channels):
+            sums[c] += g[c] * x[c]
+    for c in range(channels):
+        total[c] += sums[c]

@@ -1,0 +1,131 @@
+"""The frame of an element-wise kernel: arguments in, one loop over plain memory, result out."""
+
+cimport numpy as cnp
+from common cimport (
+    GIL_ELEMENTS, PyArray_DATA, PyArray_SIZE, PyArray_TYPE, are_apart, empty_like, is_plain, is_plain_of,
+    is_safe_out, loop2_f32, loop2_f64, loop_f32, loop_f64, real, same_shape,
+)
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
+
+cdef extern from "engine/map.h" nogil:
+    void fnn_map_f32(
+        float (*f)(float, float) noexcept nogil, const float *x, float *y, Py_ssize_t n, float option
+    )
+    void fnn_map_f64(
+        double (*f)(double, double) noexcept nogil, const double *x, double *y, Py_ssize_t n, double option
+    )
+    void fnn_map_times_f32(
+        float (*f)(float, float) noexcept nogil, const float *g, const float *x, float *y, Py_ssize_t n, float option
+    )
+    void fnn_map_times_f64(
+        double (*f)(double, double) noexcept nogil, const double *g, const double *x, double *y, Py_ssize_t n,
+        double option
+    )
+
+
+cdef inline void map(
+    real (*f)(real, real) noexcept nogil, const real *x, real *y, Py_ssize_t n, real option
+) noexcept nogil:
+    """y = f(x), as one loop over f's formula."""
+    if real is float:
+        fnn_map_f32(f, x, y, n, option)
+    else:
+        fnn_map_f64(f, x, y, n, option)
+
+
+cdef inline void map_times(
+    real (*f)(real, real) noexcept nogil, const real *g, const real *x, real *y, Py_ssize_t n, real option
+) noexcept nogil:
+    """y = g * f(x), as one loop over f's formula."""
+    if real is float:
+        fnn_map_times_f32(f, g, x, y, n, option)
+    else:
+        fnn_map_times_f64(f, g, x, y, n, option)
+
+
+cdef inline double finite(str function, str argument, object value) except? -1:
+    """A slope, scale or threshold: any finite number, most of which need no look by Python."""
+    cdef double number
+    cdef int overflow = 0
+    if PyFloat_CheckExact(value):
+        number = PyFloat_AS_DOUBLE(value)
+        if number - number == 0:
+            return number
+    elif PyLong_CheckExact(value):
+        number = PyLong_AsLongAndOverflow(value, &overflow)
+        if overflow == 0:
+            return number
+    from fastnn_ext.checks.activations import option
+    return option(function, argument, value)
+
+
+cdef inline object unary(
+    str name, str argument, loop_f32 f32, loop_f64 f64, object x, object out, double option
+):
+    """y = f(x) by the loop of x's dtype."""
+    cdef object output = None
+    cdef cnp.ndarray source, result
+    if is_plain(x) and out is None:
+        result = empty_like(<cnp.ndarray> x)
+    elif is_plain(x) and is_safe_out(out, <cnp.ndarray> x):
+        result = <cnp.ndarray> out
+    else:
+        from fastnn_ext import checks  # here, since a .pxd has no body that runs
+        x, output = checks.elementwise(name, out, **{argument: x})
+        result = <cnp.ndarray?> output.array
+    source = <cnp.ndarray?> x
+    cdef Py_ssize_t n = PyArray_SIZE(source)
+    if n < GIL_ELEMENTS:
+        run_unary(f32, f64, source, result, n, option)
+    else:
+        with nogil:
+            run_unary(f32, f64, source, result, n, option)
+    return result if output is None else output.deliver()
+
+
+cdef inline void run_unary(
+    loop_f32 f32, loop_f64 f64, cnp.ndarray x, cnp.ndarray y, Py_ssize_t n, double option
+) noexcept nogil:
+    if PyArray_TYPE(x) == cnp.NPY_FLOAT32:
+        f32(<const float *> PyArray_DATA(x), <float *> PyArray_DATA(y), n, <float> option)
+    else:
+        f64(<const double *> PyArray_DATA(x), <double *> PyArray_DATA(y), n, option)
+
+
+cdef inline object binary(
+    str name, str argument, loop2_f32 f32, loop2_f64 f64, object grad_out, object saved, object out, double option
+):
+    """y = f(grad_out, saved) by the loop of their dtype."""
+    cdef object output = None
+    cdef cnp.ndarray g, s, result
+    cdef bint fast = (
+        is_plain(grad_out)
+        and is_plain_of(saved, PyArray_TYPE(<cnp.ndarray> grad_out))
+        and same_shape(<cnp.ndarray> grad_out, <cnp.ndarray> saved)
+    )
+    if fast and out is None:
+        result = empty_like(<cnp.ndarray> grad_out)
+    elif fast and is_safe_out(out, <cnp.ndarray> grad_out) and is_safe_out(out, <cnp.ndarray> saved):
+        result = <cnp.ndarray> out
+    else:
+        from fastnn_ext import checks
+        grad_out, saved, output = checks.elementwise(name, out, **{"grad_out": grad_out, argument: saved})
+        result = <cnp.ndarray?> output.array
+    g, s = <cnp.ndarray?> grad_out, <cnp.ndarray?> saved
+    cdef Py_ssize_t n = PyArray_SIZE(g)
+    if n < GIL_ELEMENTS:
+        run_binary(f32, f64, g, s, result, n, option)
+    else:
+        with nogil:
+            run_binary(f32, f64, g, s, result, n, option)
+    return result if output is None else output.deliver()
+
+
+cdef inline void run_binary(
+    loop2_f32 f32, loop2_f64 f64, cnp.ndarray g, cnp.ndarray s, cnp.ndarray y, Py_ssize_t n, double option
+) noexcept nogil:
+    if PyArray_TYPE(g) == cnp.NPY_FLOAT32:
+        f32(<const float *> PyArray_DATA(g), <const float *> PyArray_DATA(s), <float *> PyArray_DATA(y), n, <float> option)
+    else:
+        f64(<const double *> PyArray_DATA(g), <const double *> PyArray_DATA(s), <double *> PyArray_DATA(y), n, option)

@@ -1,0 +1,80 @@
+/* What of a convolution runs in registers. The loops around it are in conv.pyx.
+ *
+ *   conv_tile      C[i, v] = sum over p of A[i, p] B[p, v], for a few rows i and vectors v. Each term p has a
+ *                  place of its own in A and in B, looked up in two tables: so patches are read where they
+ *                  lie in the image, and the matrix of patches that a plain product would need is never made
+ *   conv_dots      sums of products along the lines of images, for the gradient of the weights
+ *   conv_channels  depthwise, with the channels side by side
+ */
+#ifndef FASTNN_CONV_H
+#define FASTNN_CONV_H
+
+#include "gemm.h"
+
+#if defined(__GNUC__)
+#define FNN_OUTLINE static __attribute__((noinline))
+#else
+#define FNN_OUTLINE static
+#endif
+
+/* Lanes begin .. end of one vector of a tile, and where the first of them goes in a row of C. Planes of C are
+ * computed with the line length of the image, which is longer than theirs: lanes between runs are dropped. */
+typedef struct {
+    int begin, end;
+    ptrdiff_t target;
+} fnn_conv_run;
+
+/* One tile. The arrays are of the dtype of the function that gets it. */
+typedef struct {
+    ptrdiff_t k;            /* number of terms */
+    const void *a;
+    ptrdiff_t a_rs;         /* A[i, p] = a[i * a_rs + a_at[p]] */
+    const ptrdiff_t *a_at;
+    const void *b;
+    const ptrdiff_t *b_at;  /* B[p, v] = b[b_at[p] + v] */
+    void *c;
+    ptrdiff_t c_rs;         /* from one row of C to the next */
+    const fnn_conv_run *runs;
+    const ptrdiff_t *first; /* the runs of vector v are runs[first[v]] .. runs[first[v + 1]] */
+    const void *row_bias;   /* added to each row, or NULL */
+    const void *col_bias;   /* added to each column, or NULL; has whole vectors */
+    int accumulate;         /* whether C is added to */
+} fnn_conv_tile;
+
+/* The lines of a block of images. */
+typedef struct {
+    ptrdiff_t images, lines, count; /* `count` numbers along each line */
+    ptrdiff_t a_image, a_line;      /* from one image and line to the next */
+    ptrdiff_t b_image, b_line;
+} fnn_conv_lines;
+
+/* A few pixels of a depthwise convolution, their channels side by side. */
+typedef struct {
+    ptrdiff_t k;            /* number of taps */
+    ptrdiff_t count;        /* number of channels */
+    const void *a;
+    ptrdiff_t a_rs;         /* from one pixel to the next */
+    const ptrdiff_t *a_at;  /* of each tap */
+    const void *b;
+    ptrdiff_t b_rs;         /* from one tap to the next; weights and bias have whole vectors */
+    const void *bias;
+    void *c;
+    ptrdiff_t c_rs;
+} fnn_conv_channels;
+
+/* The rows that a tile of as many vectors has at most. */
+FNN_INLINE ptrdiff_t fnn_conv_rows(ptrdiff_t vecs) { return fnn_max_rows[vecs]; }
+
+#define FNN_REAL float
+#define FNN_REAL_BITS 32
+#define FNN_LANES FNN_LANES_F32
+#define FNN_NAME(name) fnn_##name##_f32
+#include "conv_tile.h"
+
+#define FNN_REAL double
+#define FNN_REAL_BITS 64
+#define FNN_LANES FNN_LANES_F64
+#define FNN_NAME(name) fnn_##name##_f64
+#include "conv_tile.h"
+
+#endif

@@ -1,0 +1,269 @@
+/* Included twice by conv.h: the tiles for one dtype. */
+
+#define FNN_VEC FNN_NAME(vec)
+
+/* p[0 .. end - begin) = (or, with `add`, +=) lanes begin .. end of v, which are not all. */
+FNN_INLINE void FNN_NAME(put_lanes)(FNN_REAL *p, FNN_VEC v, int begin, int end, int add)
+{
+#if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
+    const __mmask16 mask = (__mmask16)(((1u << (end - begin)) - 1) << begin);
+    const __m512 old = add ? _mm512_maskz_loadu_ps(mask, p - begin) : _mm512_setzero_ps();
+    _mm512_mask_storeu_ps(p - begin, mask, old + (__m512)v);
+#elif FNN_VECTOR_BYTES == 64
+    const __mmask8 mask = (__mmask8)(((1u << (end - begin)) - 1) << begin);
+    const __m512d old = add ? _mm512_maskz_loadu_pd(mask, p - begin) : _mm512_setzero_pd();
+    _mm512_mask_storeu_pd(p - begin, mask, old + (__m512d)v);
+#else
+    FNN_REAL lanes[FNN_LANES];
+    FNN_NAME(store)(lanes, v);
+    for (int q = begin; q < end; q++)
+        p[q - begin] = (add ? p[q - begin] : 0) + lanes[q];
+#endif
+}
+
+/* The numbers of a tile to their places in C. Not in line: it is as long as a tile, and tiles are many. */
+FNN_OUTLINE void FNN_NAME(conv_put)(const fnn_conv_tile *t, const FNN_VEC *sums, int rows, int vecs)
+{
+    const ptrdiff_t c_rs = t->c_rs;
+    const int add = t->accumulate;
+    for (int v = 0; v < vecs; v++) {
+        for (ptrdiff_t r = t->first[v]; r < t->first[v + 1]; r++) {
+            const fnn_conv_run run = t->runs[r];
+            FNN_REAL *c = (FNN_REAL *)t->c + run.target;
+            if (run.begin == 0 && run.end == FNN_LANES) {
+                for (int i = 0; i < rows; i++, c += c_rs)
+                    FNN_NAME(store)(c, add ? FNN_NAME(load)(c) + sums[i * vecs + v] : sums[i * vecs + v]);
+            } else {
+                for (int i = 0; i < rows; i++, c += c_rs)
+                    FNN_NAME(put_lanes)(c, sums[i * vecs + v], run.begin, run.end, add);
+            }
+        }
+    }
+}
+
+FNN_INLINE void FNN_NAME(conv_tile)(int rows, int vecs, const fnn_conv_tile *t)
+{
+    /* Rows go in fours with a base each: base, base + rs, base + 2 rs, base + 3 rs are addressing modes. */
+    const ptrdiff_t rs = t->a_rs, *a_at = t->a_at, *b_at = t->b_at;
+    const FNN_REAL *a0 = (const FNN_REAL *)t->a, *b0 = (const FNN_REAL *)t->b;
+    const FNN_REAL *row_bias = (const FNN_REAL *)t->row_bias, *col_bias = (const FNN_REAL *)t->col_bias;
+    FNN_VEC acc[FNN_MAX_ROWS][FNN_MAX_VECS], sums[FNN_MAX_ROWS * FNN_MAX_VECS];
+
+    FNN_UNROLL for (int v = 0; v < vecs; v++) {
+        const FNN_REAL *c = (const FNN_REAL *)t->c + t->runs[t->first[v]].target;
+        FNN_UNROLL for (int i = 0; i < rows; i++) {
+            FNN_PREFETCH_WRITE(c);
+            c += t->c_rs;
+        }
+    }
+    FNN_UNROLL for (int i = 0; i < rows; i++) {
+        FNN_UNROLL for (int v = 0; v < vecs; v++)
+            acc[i][v] = row_bias ? FNN_NAME(splat)(row_bias[i])
+                      : col_bias ? FNN_NAME(load)(col_bias + v * FNN_LANES)
+                                 : FNN_NAME(splat)(0);
+    }
+    for (ptrdiff_t p = 0; p < t->k; p++) {
+        const FNN_REAL *base = a0 + a_at[p], *b = b0 + b_at[p];
+        const FNN_REAL *a[3] = {base, base + (rows > 4 ? 4 * rs : 0), base + (rows > 8 ? 8 * rs : 0)};
+        FNN_VEC bv[FNN_MAX_VECS];
+        FNN_UNROLL for (int v = 0; v < vecs; v++)
+            bv[v] = FNN_NAME(load)(b + v * FNN_LANES);
+        FNN_UNROLL for (int i = 0; i < rows; i++) {
+            const FNN_VEC x = FNN_NAME(splat)(a[i / 4][i % 4 * rs]);
+            FNN_UNROLL for (int v = 0; v < vecs; v++)
+                acc[i][v] += x * bv[v];
+        }
+    }
+    FNN_UNROLL for (int i = 0; i < rows; i++) {
+        FNN_UNROLL for (int v = 0; v < vecs; v++)
+            sums[i * vecs + v] = acc[i][v];
+    }
+    FNN_NAME(conv_put)(t, sums, rows, vecs);
+}
+
+#define FNN_TILE(rows, vecs)                                              \
+    static void FNN_NAME(conv_tile_##rows##x##vecs)(const fnn_conv_tile *t) \
+    {                                                                     \
+        FNN_NAME(conv_tile)(rows, vecs, t);                               \
+    }
+FNN_TILES_1(FNN_TILE) FNN_TILES_2(FNN_TILE) FNN_TILES_3(FNN_TILE) FNN_TILES_4(FNN_TILE)
+#undef FNN_TILE
+
+/* C for a tile of `rows` rows and `vecs` vectors. */
+FNN_STATIC void FNN_NAME(conv_run_tile)(const fnn_conv_tile *t, ptrdiff_t rows, ptrdiff_t vecs)
+{
+    typedef void (*function)(const fnn_conv_tile *);
+    static const function tiles[FNN_MAX_VECS + 1][FNN_MAX_ROWS + 1] = {
+#define FNN_TILE(rows, vecs) FNN_NAME(conv_tile_##rows##x##vecs),
+        {NULL},
+        {NULL, FNN_TILES_1(FNN_TILE)},
+        {NULL, FNN_TILES_2(FNN_TILE)},
+        {NULL, FNN_TILES_3(FNN_TILE)},
+        {NULL, FNN_TILES_4(FNN_TILE)},
+#undef FNN_TILE
+    };
+    tiles[vecs][rows](t);
+}
+
+/* target[0 .. width) = zeros up to `at`, `count` numbers of the source, then zeros. Up to a vector behind
+ * the end gets zeros too: lines are copied in the order of the memory, and the next one repairs that. */
+FNN_STATIC void FNN_NAME(conv_copy_line)(FNN_REAL *target, ptrdiff_t width, const FNN_REAL *source,
+                                         ptrdiff_t at, ptrdiff_t count)
+{
+    const FNN_VEC zero = FNN_NAME(splat)(0);
+    ptrdiff_t q = 0;
+    for (; q < at; q += FNN_LANES)
+        FNN_NAME(store)(target + q, zero);
+    for (q = 0; q + FNN_LANES <= count; q += FNN_LANES)
+        FNN_NAME(store)(target + at + q, FNN_NAME(load)(source + q));
+    if (q < count) {
+        FNN_NAME(store)(target + at + q, FNN_NAME(load_part)(source + q, count - q));
+        q += FNN_LANES;
+    }
+    for (q += at; q < width; q += FNN_LANES)
+        FNN_NAME(store)(target + q, zero);
+}
+
+/* sums[s] = the sum of the lanes of acc[s]: a transposition that adds its two halves after every step. */
+FNN_INLINE void FNN_NAME(conv_sum_lanes)(int count, const FNN_VEC *acc, FNN_REAL *sums)
+{
+    FNN_UNROLL for (int first = 0; first < count; first += FNN_LANES) {
+        FNN_VEC r[FNN_LANES];
+        FNN_UNROLL for (int q = 0; q < FNN_LANES; q++)
+            r[q] = first + q < count ? acc[first + q] : FNN_NAME(splat)(0);
+        FNN_NAME(fold)(r, 8);
+        FNN_NAME(fold)(r, 4);
+        FNN_NAME(fold)(r, 2);
+        FNN_NAME(fold)(r, 1);
+        FNN_NAME(store)(sums + first, r[0]);
+    }
+}
+
+/* sums[i * cols + j] = sum of the products of a[i] and b[j] over all lines of all images. */
+FNN_INLINE void FNN_NAME(conv_dot)(int rows, int cols, const fnn_conv_lines *block, const FNN_REAL *const *a,
+                                   const FNN_REAL *const *b, FNN_REAL *sums)
+{
+    FNN_VEC acc[FNN_DOT_ROWS * FNN_DOT_COLS], av[FNN_DOT_ROWS];
+    const ptrdiff_t part = block->count % FNN_LANES, whole = block->count - part;
+    FNN_UNROLL for (int s = 0; s < rows * cols; s++)
+        acc[s] = FNN_NAME(splat)(0);
+    for (ptrdiff_t image = 0; image < block->images; image++) {
+        for (ptrdiff_t line = 0; line < block->lines; line++) {
+            const ptrdiff_t a_at = image * block->a_image + line * block->a_line;
+            const ptrdiff_t b_at = image * block->b_image + line * block->b_line;
+            for (ptrdiff_t q = 0; q < whole; q += FNN_LANES) {
+                FNN_UNROLL for (int i = 0; i < rows; i++)
+                    av[i] = FNN_NAME(load)(a[i] + a_at + q);
+                FNN_UNROLL for (int j = 0; j < cols; j++) {
+                    const FNN_VEC bv = FNN_NAME(load)(b[j] + b_at + q);
+                    FNN_UNROLL for (int i = 0; i < rows; i++)
+                        acc[i * cols + j] += av[i] * bv;
+                }
+            }
+            if (part) {
+                FNN_UNROLL for (int i = 0; i < rows; i++)
+                    av[i] = FNN_NAME(load_part)(a[i] + a_at + whole, part);
+                FNN_UNROLL for (int j = 0; j < cols; j++) {
+                    const FNN_VEC bv = FNN_NAME(load_part)(b[j] + b_at + whole, part);
+                    FNN_UNROLL for (int i = 0; i < rows; i++)
+                        acc[i * cols + j] += av[i] * bv;
+                }
+            }
+        }
+    }
+    FNN_NAME(conv_sum_lanes)(rows * cols, acc, sums);
+}
+
+#define FNN_DOT(rows, cols)                                                                               \
+    static void FNN_NAME(conv_dot_##rows##x##cols)(const fnn_conv_lines *block, const FNN_REAL *const *a, \
+                                                   const FNN_REAL *const *b, FNN_REAL *sums)              \
+    {                                                                                                     \
+        FNN_NAME(conv_dot)(rows, cols, block, a, b, sums);                                                \
+    }
+FNN_DOT(1, 8)
+FNN_DOT(2, 4)
+#if FNN_DOT_ROWS >= 4
+FNN_DOT(4, 4)
+#endif
+#undef FNN_DOT
+
+/* c[i * c_rs + j] += the sum over all lines of the products of a[i * a_rs ...] and b[b_at[j] ...]. */
+FNN_STATIC void FNN_NAME(conv_dots)(const fnn_conv_lines *block, const FNN_REAL *a, ptrdiff_t a_rs,
+                                    ptrdiff_t rows, const FNN_REAL *b, const ptrdiff_t *b_at, ptrdiff_t cols,
+                                    FNN_REAL *c, ptrdiff_t c_rs)
+{
+    const FNN_REAL *a_rows[FNN_DOT_ROWS], *b_rows[FNN_DOT_COLS];
+    FNN_REAL sums[FNN_DOT_ROWS * FNN_DOT_COLS + FNN_LANES];
+    int tile_rows;
+    for (ptrdiff_t i = 0; i < rows; i += tile_rows) {
+        tile_rows = rows - i >= 4 && FNN_DOT_ROWS >= 4 ? 4 : rows - i >= 2 ? 2 : 1;
+        const int tile_cols = tile_rows == 1 ? 8 : 4;
+        for (int r = 0; r < tile_rows; r++)
+            a_rows[r] = a + (i + r) * a_rs;
+        for (ptrdiff_t j = 0; j < cols; j += tile_cols) {
+            /* past the last column the last one again, whose sums are left out */
+            for (int q = 0; q < tile_cols; q++)
+                b_rows[q] = b + b_at[fnn_min(j + q, cols - 1)];
+#if FNN_DOT_ROWS >= 4
+            if (tile_rows == 4)
+                FNN_NAME(conv_dot_4x4)(block, a_rows, b_rows, sums);
+            else
+#endif
+            if (tile_rows == 2)
+                FNN_NAME(conv_dot_2x4)(block, a_rows, b_rows, sums);
+            else
+                FNN_NAME(conv_dot_1x8)(block, a_rows, b_rows, sums);
+            for (int r = 0; r < tile_rows; r++)
+                for (int q = 0; q < fnn_min(tile_cols, cols - j); q++)
+                    c[(i + r) * c_rs + j + q] += sums[r * tile_cols + q];
+        }
+    }
+}
+
+/* Depthwise with the channels in the lanes: c[i * c_rs + v] = bias[v] + the sum over p of
+ * a[i * a_rs + a_at[p] + v] b[p * b_rs + v], for `rows` pixels i and `count` channels v. */
+FNN_INLINE void FNN_NAME(conv_channels)(int rows, const fnn_conv_channels *t, ptrdiff_t v, ptrdiff_t count)
+{
+    const FNN_REAL *a = (const FNN_REAL *)t->a + v, *b = (const FNN_REAL *)t->b + v;
+    const FNN_REAL *bias = (const FNN_REAL *)t->bias;
+    const int whole = count == FNN_LANES;
+    FNN_VEC acc[4];
+    FNN_UNROLL for (int i = 0; i < rows; i++)
+        acc[i] = FNN_NAME(splat)(0);
+    for (ptrdiff_t p = 0; p < t->k; p++) {
+        const FNN_REAL *x = a + t->a_at[p];
+        const FNN_VEC w = FNN_NAME(load)(b + p * t->b_rs);
+        FNN_UNROLL for (int i = 0; i < rows; i++)
+            acc[i] += w * (whole ? FNN_NAME(load)(x + i * t->a_rs)
+                                 : FNN_NAME(load_part)(x + i * t->a_rs, count));
+    }
+    FNN_UNROLL for (int i = 0; i < rows; i++) {
+        FNN_REAL *c = (FNN_REAL *)t->c + i * t->c_rs + v;
+        const FNN_VEC sum = bias ? acc[i] + FNN_NAME(load)(bias + v) : acc[i];
+        if (whole)
+            FNN_NAME(store)(c, sum);
+        else
+            FNN_NAME(store_part)(c, sum, count);
+    }
+}
+
+FNN_STATIC void FNN_NAME(conv_run_channels)(const fnn_conv_channels *t, ptrdiff_t rows)
+{
+    for (ptrdiff_t v = 0; v < t->count; v += FNN_LANES) {
+        const ptrdiff_t count = fnn_min(FNN_LANES, t->count - v);
+        if (rows == 4)
+            FNN_NAME(conv_channels)(4, t, v, count);
+        else if (rows == 3)
+            FNN_NAME(conv_channels)(3, t, v, count);
+        else if (rows == 2)
+            FNN_NAME(conv_channels)(2, t, v, count);
+        else
+            FNN_NAME(conv_channels)(1, t, v, count);
+    }
+}
+
+#undef FNN_VEC
+#undef FNN_REAL
+#undef FNN_REAL_BITS
+#undef FNN_LANES
+#undef FNN_NAME

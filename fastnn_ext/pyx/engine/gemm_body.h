@@ -1,0 +1,605 @@
+/* Included twice by gemm.h, after gemm_tile.h: the choice of the form, packing and blocking. */
+
+typedef void (*FNN_NAME(pack_a_function))(void *context, FNN_REAL *target, ptrdiff_t target_rs, ptrdiff_t i,
+                                          ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k);
+typedef const FNN_REAL *(*FNN_NAME(pack_b_function))(void *context, FNN_REAL *target, ptrdiff_t p, ptrdiff_t k,
+                                                     ptrdiff_t j, ptrdiff_t cols, ptrdiff_t width);
+typedef void (*FNN_NAME(epilogue_function))(void *context, FNN_REAL *row, ptrdiff_t i, ptrdiff_t j, ptrdiff_t count);
+
+typedef struct {
+    ptrdiff_t m, n, k;
+    const FNN_REAL *a;
+    ptrdiff_t a_rs, a_cs;
+    const FNN_REAL *b;
+    ptrdiff_t b_rs, b_cs;
+    FNN_REAL *c;
+    ptrdiff_t c_rs, c_cs;
+    const FNN_REAL *row_bias, *col_bias;
+    int accumulate;
+    FNN_NAME(pack_a_function) pack_a;
+    void *pack_a_context;
+    FNN_NAME(pack_b_function) pack_b;
+    void *pack_b_context;
+    FNN_NAME(epilogue_function) epilogue;
+    void *epilogue_context;
+} FNN_NAME(gemm_args);
+
+/* ---- the choice of the form ---- */
+
+/* The same product read as C^T = B^T A^T. */
+static FNN_NAME(gemm_args) FNN_NAME(gemm_transposed)(const FNN_NAME(gemm_args) *g)
+{
+    FNN_NAME(gemm_args) t = *g;
+    t.m = g->n, t.n = g->m;
+    t.a = g->b, t.a_rs = g->b_cs, t.a_cs = g->b_rs;
+    t.b = g->a, t.b_rs = g->a_cs, t.b_cs = g->a_rs;
+    t.c_rs = g->c_cs, t.c_cs = g->c_rs;
+    t.row_bias = g->col_bias, t.col_bias = g->row_bias;
+    return t;
+}
+
+/* The stride of a dimension of size 1 is never used: make it what the fast paths look for. */
+static FNN_NAME(gemm_args) FNN_NAME(gemm_normal)(const FNN_NAME(gemm_args) *g)
+{
+    FNN_NAME(gemm_args) t = *g;
+    if (t.k == 1)
+        t.a_cs = t.b_rs = 1;
+    if (t.m == 1)
+        t.a_rs = t.c_rs = 1;
+    if (t.n == 1)
+        t.b_cs = t.c_cs = 1;
+    return t;
+}
+
+/* Costs count vector multiply-adds. */
+static double FNN_NAME(tiles_cost)(const FNN_NAME(gemm_args) *g)
+{
+    const double m = (double)g->m, k = (double)g->k, vecs = (double)fnn_parts(g->n, FNN_LANES);
+    double cost = m * vecs * k;
+    if (g->b_cs != 1 && g->pack_b == NULL)
+        cost += FNN_COST_TRANSPOSED_LOAD * vecs * FNN_LANES * k;
+    if (g->c_cs != 1)
+        cost += FNN_COST_TRANSPOSED_STORE * m * (double)g->n;
+    return cost;
+}
+
+static double FNN_NAME(dot_cost)(const FNN_NAME(gemm_args) *g)
+{
+    return FNN_COST_DOT * (double)g->m * (double)g->n * ((double)fnn_parts(g->k, FNN_LANES) + FNN_COST_LANES_SUM);
+}
+
+static void FNN_NAME(plan_tiles)(fnn_gemm_plan *plan, const FNN_NAME(gemm_args) *g)
+{
+    const ptrdiff_t size = (ptrdiff_t)sizeof(FNN_REAL);
+    const ptrdiff_t vecs = fnn_parts(g->n, FNN_LANES);
+    const ptrdiff_t most_vecs = g->m <= fnn_max_rows[FNN_MAX_VECS] ? FNN_MAX_VECS : FNN_USUAL_VECS;
+    plan->vecs = (int)fnn_parts(vecs, fnn_parts(vecs, most_vecs));
+    plan->rows = (int)fnn_even_part(g->m, fnn_max_rows[plan->vecs], 1);
+    const ptrdiff_t width = plan->vecs * FNN_LANES;
+    const ptrdiff_t blocks = fnn_max((g->k + FNN_KC / 2) / FNN_KC, 1);
+    plan->kc = fnn_parts(fnn_parts(g->k, blocks), 16) * 16;
+    plan->nc = fnn_even_part(g->n, fnn_min(FNN_B_BYTES / (plan->kc * size), FNN_MAX_PANELS * width), width);
+    plan->group = fnn_min((g->b_cs == 1 ? FNN_GROUP : 1) * width, plan->nc);
+    /* a block of B that fits in the first cache is run along the rows of C, which are written one after the other */
+    const int along_rows = g->n > width && fnn_min(plan->kc, g->k) * plan->nc * size <= 16384;
+    plan->pack_b = g->pack_b != NULL || g->b_cs != 1 || (g->m > FNN_REUSE_B * plan->rows && !along_rows);
+    plan->pack_a = g->pack_a != NULL || (g->n > FNN_REUSE_A * width && g->k >= 64);
+    const ptrdiff_t most_rows = fnn_min(FNN_MC - FNN_MAX_ROWS, fnn_max(FNN_A_BYTES / (plan->kc * size), 16));
+    plan->mc = along_rows && g->pack_a == NULL ? plan->rows : fnn_even_part(g->m, most_rows, plan->rows);
+    /* a few rows that meet a large B once: short columns of it, so that its rows are read as long streams */
+    if (!plan->pack_b && g->m <= plan->rows && g->k * g->n * size > FNN_STREAM_BYTES)
+        plan->kc = FNN_STREAM_KC;
+}
+
+static fnn_gemm_plan FNN_NAME(gemm_plan)(const FNN_NAME(gemm_args) *args)
+{
+    const FNN_NAME(gemm_args) g = FNN_NAME(gemm_normal)(args), t = FNN_NAME(gemm_transposed)(&g);
+    fnn_gemm_plan plan;
+    memset(&plan, 0, sizeof plan);
+    if (g.m == 0 || g.n == 0 || g.k == 0) {
+        plan.form = FNN_FORM_FILL;
+        return plan;
+    }
+    plan.form = FNN_FORM_TILES;
+    if (g.pack_a == NULL && g.pack_b == NULL) {
+        const double cost = FNN_NAME(tiles_cost)(&g), swapped = FNN_NAME(tiles_cost)(&t);
+        plan.swap = swapped < cost;
+        if (g.a_cs == 1 && g.b_rs == 1 && FNN_NAME(dot_cost)(&g) < fnn_min_f(cost, swapped)) {
+            plan.form = FNN_FORM_DOT;
+            plan.swap = g.m > g.n;
+        }
+    }
+    const FNN_NAME(gemm_args) *o = plan.swap ? &t : &g;
+    if (plan.form == FNN_FORM_DOT)
+        plan.kc = o->m > 4 ? FNN_DOT_KC : o->k;
+    else if (o->m == 1 && o->b_cs == 1 && o->c_cs == 1 && o->pack_a == NULL && o->pack_b == NULL)
+        plan.form = FNN_FORM_COMBINE;
+    else
+        FNN_NAME(plan_tiles)(&plan, o);
+    return plan;
+}
+
+/* ---- what comes before and after the products ---- */
+
+/* C = 0 unless it accumulates, plus the biases. */
+static void FNN_NAME(gemm_fill)(const FNN_NAME(gemm_args) *g, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1)
+{
+    for (ptrdiff_t i = i0; i < i1; i++) {
+        const FNN_REAL row = g->row_bias ? g->row_bias[i] : 0;
+        for (ptrdiff_t j = j0; j < j1; j++) {
+            FNN_REAL *c = g->c + i * g->c_rs + j * g->c_cs;
+            *c = (g->accumulate ? *c : 0) + (g->col_bias ? g->col_bias[j] + row : row);
+        }
+    }
+}
+
+/* The epilogue on a block of C; if `swap`, g is the transposed problem and the block is turned back. */
+static void FNN_NAME(gemm_finish)(const FNN_NAME(gemm_args) *g, int swap, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0,
+                                  ptrdiff_t j1)
+{
+    if (g->epilogue == NULL)
+        return;
+    if (swap) {
+        const FNN_NAME(gemm_args) t = FNN_NAME(gemm_transposed)(g);
+        FNN_NAME(gemm_finish)(&t, 0, j0, j1, i0, i1);
+        return;
+    }
+    const ptrdiff_t count = g->c_cs == 1 ? j1 - j0 : 1;
+    for (ptrdiff_t i = i0; i < i1; i++)
+        for (ptrdiff_t j = j0; j < j1; j += count)
+            g->epilogue(g->epilogue_context, g->c + i * g->c_rs + j * g->c_cs, i, j, count);
+}
+
+/* ---- form: sums of rows of B (m = 1) ---- */
+
+static void FNN_NAME(gemm_combine)(const FNN_NAME(gemm_args) *g, ptrdiff_t j0, ptrdiff_t j1)
+{
+    FNN_REAL start[FNN_LANES], *c = g->c + j0;
+    for (int q = 0; q < FNN_LANES; q++)
+        start[q] = g->row_bias ? *g->row_bias : 0;
+    const FNN_REAL *add = g->accumulate ? c : g->col_bias ? g->col_bias + j0 : start;
+    int step = g->accumulate || g->col_bias;
+    for (ptrdiff_t p = 0, rows; p < g->k; p += rows) {
+        const FNN_REAL *x = g->a + p * g->a_cs, *b = g->b + p * g->b_rs + j0;
+        rows = g->k - p >= FNN_COMBINE_ROWS ? FNN_COMBINE_ROWS : g->k - p >= 4 ? 4 : 1;
+        if (rows == FNN_COMBINE_ROWS)
+            FNN_NAME(combine)(FNN_COMBINE_ROWS, j1 - j0, x, g->a_cs, b, g->b_rs, add, step, c);
+        else if (rows == 4)
+            FNN_NAME(combine)(4, j1 - j0, x, g->a_cs, b, g->b_rs, add, step, c);
+        else
+            FNN_NAME(combine)(1, j1 - j0, x, g->a_cs, b, g->b_rs, add, step, c);
+        add = c;
+        step = 1;
+    }
+}
+
+/* ---- form: dot products ---- */
+
+static void FNN_NAME(dot_block)(const FNN_NAME(gemm_args) *g, ptrdiff_t p, ptrdiff_t k, int add, ptrdiff_t i,
+                                int rows, ptrdiff_t j, ptrdiff_t cols)
+{
+    const int tile_cols = rows == 1 ? 8 : 4;
+    const FNN_REAL *a[FNN_DOT_ROWS], *b[FNN_DOT_COLS];
+    FNN_REAL sums[FNN_DOT_ROWS * FNN_DOT_COLS + FNN_LANES];
+    for (int r = 0; r < rows; r++)
+        a[r] = g->a + (i + r) * g->a_rs + p;
+    /* past the last row of B the last one again, whose sums are left out */
+    for (int q = 0; q < tile_cols; q++)
+        b[q] = g->b + (j + fnn_min(q, cols - 1)) * g->b_cs + p;
+    if (rows == 1)
+        FNN_NAME(dot_1x8)(k, a, b, sums);
+    else if (rows == 2)
+        FNN_NAME(dot_2x4)(k, a, b, sums);
+#if FNN_DOT_ROWS == 4
+    else
+        FNN_NAME(dot_4x4)(k, a, b, sums);
+#endif
+    for (int r = 0; r < rows; r++) {
+        const FNN_REAL bias = g->row_bias ? g->row_bias[i + r] : 0;
+        for (int q = 0; q < cols; q++) {
+            FNN_REAL *c = g->c + (i + r) * g->c_rs + (j + q) * g->c_cs;
+            *c = sums[r * tile_cols + q] + (add ? *c : g->col_bias ? g->col_bias[j + q] : bias);
+        }
+    }
+}
+
+/* For each few rows of B all rows of A, of which there are fewer. */
+static void FNN_NAME(gemm_dot)(const FNN_NAME(gemm_args) *g, ptrdiff_t kc, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0,
+                               ptrdiff_t j1)
+{
+    for (ptrdiff_t p = 0; p < g->k; p += kc) {
+        const ptrdiff_t k = fnn_min(kc, g->k - p);
+        for (ptrdiff_t j = j0; j < j1; j += FNN_DOT_COLS) {
+            const ptrdiff_t end = fnn_min(j + FNN_DOT_COLS, j1);
+            for (ptrdiff_t i = i0; i < i1;) {
+                const int rows = FNN_DOT_ROWS == 4 && i1 - i >= 4 ? 4 : i1 - i >= 2 ? 2 : 1;
+                const int step = rows == 1 ? 8 : 4;
+                for (ptrdiff_t q = j; q < end; q += step)
+                    FNN_NAME(dot_block)(g, p, k, p > 0 || g->accumulate, i, rows, q, fnn_min(step, end - q));
+                i += rows;
+            }
+        }
+    }
+}
+
+/* ---- form: register tiles ---- */
+
+/* Rows i .. i + rows of A at p .. p + k. */
+static void FNN_NAME(gemm_pack_a)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t target_rs, ptrdiff_t i,
+                                  ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k)
+{
+    const FNN_REAL *a = g->a + i * g->a_rs + p * g->a_cs;
+    if (g->pack_a) {
+        g->pack_a(g->pack_a_context, target, target_rs, i, rows, p, k);
+        return;
+    }
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        if (g->a_cs == 1)
+            memcpy(target + r * target_rs, a + r * g->a_rs, (size_t)k * sizeof(FNN_REAL));
+        else
+            for (ptrdiff_t q = 0; q < k; q++)
+                target[r * target_rs + q] = a[r * g->a_rs + q * g->a_cs];
+    }
+}
+
+/* The same where columns of A are contiguous: strips of a tile's rows, column after column, four strips at a time. */
+static void FNN_NAME(gemm_pack_a_strips)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t strip, ptrdiff_t i,
+                                         ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k)
+{
+    for (ptrdiff_t first = 0; first < rows; first += 4 * strip) {
+        for (ptrdiff_t q = 0; q < k; q++) {
+            const FNN_REAL *from = g->a + i + (p + q) * g->a_cs;
+            for (ptrdiff_t r = first; r < fnn_min(first + 4 * strip, rows); r += strip) {
+                const ptrdiff_t height = fnn_min(strip, rows - r);
+                for (ptrdiff_t v = 0; v < height; v += FNN_LANES) {
+                    const ptrdiff_t count = fnn_min(FNN_LANES, height - v);
+                    const FNN_VEC x = FNN_NAME(load_part)(from + r + v, count);
+                    FNN_NAME(store_part)(target + r * k + q * strip + v, x, count);
+                }
+            }
+        }
+    }
+}
+
+/* Columns j .. j + cols of B at p .. p + k, in rows of `width` numbers that end in zeros. */
+static const FNN_REAL *FNN_NAME(gemm_pack_b)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t p, ptrdiff_t k,
+                                             ptrdiff_t j, ptrdiff_t cols, ptrdiff_t width)
+{
+    if (g->pack_b)
+        return g->pack_b(g->pack_b_context, target, p, k, j, cols, width);
+    const FNN_REAL *b = g->b + p * g->b_rs + j * g->b_cs;
+    for (ptrdiff_t v = 0; g->b_rs == 1 && g->b_cs != 1 && v < cols; v += FNN_LANES)
+        FNN_NAME(transpose_rows)(target + v, width, b + v * g->b_cs, g->b_cs, fnn_min(FNN_LANES, cols - v), k, 1, 0);
+    for (ptrdiff_t q = 0; g->b_cs == 1 && q < k; q++) {
+        for (ptrdiff_t v = 0; v < cols; v += FNN_LANES) {
+            const FNN_REAL *from = b + q * g->b_rs + v;
+            FNN_NAME(store)(target + q * width + v, cols - v >= FNN_LANES ? FNN_NAME(load)(from)
+                                                                          : FNN_NAME(load_part)(from, cols - v));
+        }
+    }
+    for (ptrdiff_t q = 0; g->b_rs != 1 && g->b_cs != 1 && q < k; q++)
+        for (ptrdiff_t v = 0; v < width; v++)
+            target[q * width + v] = v < cols ? b[q * g->b_rs + v * g->b_cs] : 0;
+    return target;
+}
+
+/* A block of C that is worked on: rows i0 .. i1, columns j0 .. j1, the first of them at c. */
+typedef struct {
+    const FNN_NAME(gemm_args) *g;
+    const fnn_gemm_plan *plan;
+    ptrdiff_t i0, i1, j0, j1;
+    FNN_REAL *c;
+    ptrdiff_t c_rs;
+    int accumulate;
+    FNN_REAL *a_pack, *b_pack;
+    const FNN_REAL *panels[FNN_MAX_PANELS]; /* of B, packed */
+} FNN_NAME(block);
+
+/* A row of cache lines and an eighth of one: rows that lie beside each other in a tile come to new cache lines at
+ * different steps, and their misses do not come all at once. */
+static ptrdiff_t FNN_NAME(staggered)(ptrdiff_t numbers)
+{
+    const ptrdiff_t line = 64 / (ptrdiff_t)sizeof(FNN_REAL);
+    return fnn_parts(numbers, line) * line + line / 8;
+}
+
+/* Whether packed panels of B are kept for more than one block of rows. */
+static int FNN_NAME(keeps_b)(const FNN_NAME(block) *block)
+{
+    return block->i1 - block->i0 > block->plan->mc;
+}
+
+static int FNN_NAME(block_memory)(FNN_NAME(block) *block)
+{
+    const fnn_gemm_plan *plan = block->plan;
+    const ptrdiff_t width = plan->vecs * FNN_LANES, n = block->j1 - block->j0;
+    const ptrdiff_t size = (ptrdiff_t)sizeof(FNN_REAL);
+    block->a_pack = block->b_pack = NULL;
+    if (plan->pack_a) {
+        const ptrdiff_t by_rows = plan->mc * FNN_NAME(staggered)(plan->kc);
+        block->a_pack = (FNN_REAL *)fnn_workspace(FNN_SLOT_GEMM_A, (size_t)(by_rows * size));
+        if (block->a_pack == NULL)
+            return -1;
+    }
+    if (plan->pack_b || (n % FNN_LANES && !FNN_FREE_MASKS)) {
+        const ptrdiff_t columns = fnn_min(fnn_parts(n, width) * width, FNN_NAME(keeps_b)(block) ? n + width : plan->group);
+        block->b_pack = (FNN_REAL *)fnn_workspace(FNN_SLOT_GEMM_B, (size_t)(columns * plan->kc * size));
+        if (block->b_pack == NULL)
+            return -1;
+    }
+    return 0;
+}
+
+/* Sets the tiles' A to the block of rows i .. i + rows. */
+static void FNN_NAME(block_set_a)(const FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t i, ptrdiff_t rows,
+                                  ptrdiff_t p)
+{
+    const FNN_NAME(gemm_args) *g = block->g;
+    const ptrdiff_t height = block->plan->rows;
+    if (!block->plan->pack_a) {
+        t->a = g->a + i * g->a_rs + p * g->a_cs, t->a_rs = g->a_rs, t->a_cs = g->a_cs, t->a_step = height * g->a_rs;
+    } else if (g->pack_a == NULL && g->a_rs == 1 && g->a_cs != 1) {
+        t->a = block->a_pack, t->a_rs = 1, t->a_cs = height, t->a_step = height * t->k;
+        FNN_NAME(gemm_pack_a_strips)(g, block->a_pack, height, i, rows, p, t->k);
+    } else {
+        t->a = block->a_pack, t->a_rs = FNN_NAME(staggered)(block->plan->kc), t->a_cs = 1, t->a_step = height * t->a_rs;
+        FNN_NAME(gemm_pack_a)(g, block->a_pack, t->a_rs, i, rows, p, t->k);
+    }
+}
+
+/* Packs the panels of columns j .. end, as far as tiles can't read them where they are. */
+static void FNN_NAME(block_pack_b)(FNN_NAME(block) *block, ptrdiff_t p, ptrdiff_t k, ptrdiff_t j, ptrdiff_t end)
+{
+    const FNN_NAME(gemm_args) *g = block->g;
+    const ptrdiff_t width = block->plan->vecs * FNN_LANES, origin = FNN_NAME(keeps_b)(block) ? block->j0 : j;
+    if (!block->plan->pack_b) {
+        const ptrdiff_t inside = (end - j) / FNN_LANES * FNN_LANES == end - j || FNN_FREE_MASKS ? end : j + (end - j) / width * width;
+        j = inside;
+    } else if (g->pack_b == NULL && g->b_cs == 1) {
+        /* row by row, as memory is read fastest */
+        for (ptrdiff_t q = 0; q < k; q++) {
+            const FNN_REAL *from = g->b + (p + q) * g->b_rs;
+            for (ptrdiff_t panel = j; panel < end; panel += width) {
+                const ptrdiff_t cols = fnn_min(width, end - panel), padded = fnn_parts(cols, FNN_LANES) * FNN_LANES;
+                FNN_REAL *to = block->b_pack + (panel - origin) * k + q * padded;
+                for (ptrdiff_t v = 0; v < padded; v += FNN_LANES)
+                    FNN_NAME(store)(to + v, cols - v >= FNN_LANES ? FNN_NAME(load)(from + panel + v) : FNN_NAME(load_part)(from + panel + v, cols - v));
+            }
+        }
+        for (; j < end; j += width)
+            block->panels[(j - block->j0) / width] = block->b_pack + (j - origin) * k;
+    }
+    for (; j < end; j += width) {
+        const ptrdiff_t cols = fnn_min(width, end - j);
+        block->panels[(j - block->j0) / width] = FNN_NAME(gemm_pack_b)(g, block->b_pack + (j - origin) * k, p, k, j, cols, fnn_parts(cols, FNN_LANES) * FNN_LANES);
+    }
+}
+
+static void FNN_NAME(block_set_b)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t p, ptrdiff_t j,
+                                  ptrdiff_t cols, int vecs)
+{
+    t->last = cols - (vecs - 1) * FNN_LANES;
+    if (!block->plan->pack_b && (FNN_FREE_MASKS || t->last == FNN_LANES)) {
+        t->b = block->g->b + p * block->g->b_rs + j, t->b_rs = block->g->b_rs;
+    } else {
+        t->b = block->panels[(j - block->j0) / (block->plan->vecs * FNN_LANES)], t->b_rs = vecs * FNN_LANES;
+    }
+}
+
+/* Sets what the tiles at row i and column j add to their products. `splats` has the block's row biases, each in all lanes
+ * of a vector, or one vector of zeros. */
+FNN_INLINE void FNN_NAME(block_set_add)(const FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t j, int first,
+                                        const FNN_REAL *splats)
+{
+    if (!first)
+        t->add = t->c, t->add_rs = t->c_rs, t->add_vs = FNN_LANES;
+    else if (block->g->col_bias)
+        t->add = block->g->col_bias + j, t->add_rs = 0, t->add_vs = FNN_LANES;
+    else
+        t->add = splats, t->add_rs = block->g->row_bias ? FNN_LANES : 0, t->add_vs = 0;
+}
+
+/* Tiles of C. Where they hang over C's last column, they go one by one through memory of their own. */
+static void FNN_NAME(run_tiles)(const FNN_NAME(tile_args) *t, int rows, int vecs)
+{
+    const FNN_NAME(tile_function) tile = FNN_NAME(tiles)[vecs][rows];
+    if (FNN_FREE_MASKS || t->last == FNN_LANES) {
+        tile(t);
+        return;
+    }
+    FNN_REAL whole[FNN_MAX_ROWS * FNN_MAX_VECS * FNN_LANES], zeros[FNN_LANES] = {0};
+    FNN_NAME(tile_args) inner = *t;
+    inner.count = 1;
+    inner.c = whole, inner.c_rs = vecs * FNN_LANES;
+    inner.add = zeros, inner.add_rs = inner.add_vs = 0;
+    for (ptrdiff_t i = 0; i < t->count; i++, inner.a += t->a_step) {
+        tile(&inner);
+        const FNN_REAL *add = t->add + i * t->add_step;
+        FNN_REAL *c = t->c + i * t->c_step;
+        for (int r = 0; r < rows; r++) {
+            for (int v = 0; v < vecs; v++) {
+                const ptrdiff_t count = v == vecs - 1 ? t->last : FNN_LANES;
+                const FNN_VEC sum = FNN_NAME(load)(whole + (r * vecs + v) * FNN_LANES);
+                const FNN_VEC more = FNN_NAME(load_part)(add + r * t->add_rs + v * t->add_vs, count);
+                FNN_NAME(put)(c + r * t->c_rs + v * FNN_LANES, sum + more, count, 0);
+            }
+        }
+    }
+}
+
+/* Rows i0 .. i1, a block of A at t->a, times columns j .. j + cols, a panel of B. */
+static void FNN_NAME(run_down)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t p,
+                               ptrdiff_t j, ptrdiff_t cols, const FNN_REAL *splats)
+{
+    const int rows = block->plan->rows, vecs = (int)fnn_parts(cols, FNN_LANES);
+    const int first = p == 0 && !block->accumulate;
+    FNN_NAME(block_set_b)(block, t, p, j, cols, vecs);
+    t->c = block->c + (i0 - block->i0) * t->c_rs + (j - block->j0);
+    FNN_NAME(block_set_add)(block, t, j, first, splats);
+    FNN_NAME(tile_args) tiles = *t;
+    tiles.count = (i1 - i0) / rows;
+    tiles.b_step = 0, tiles.c_step = rows * t->c_rs, tiles.add_step = rows * t->add_rs;
+    FNN_NAME(run_tiles)(&tiles, rows, vecs);
+    const ptrdiff_t tiles_done = tiles.count, done = tiles_done * rows;
+    if (done < i1 - i0) {
+        tiles.count = 1;
+        tiles.a += tiles_done * t->a_step, tiles.c += done * t->c_rs, tiles.add += done * t->add_rs;
+        FNN_NAME(run_tiles)(&tiles, (int)(i1 - i0 - done), vecs);
+    }
+}
+
+/* One row of tiles times all panels of B but the last, which lie at equal distances. Returns where the last begins. */
+static ptrdiff_t FNN_NAME(run_along)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t i0, ptrdiff_t i1,
+                                     ptrdiff_t p, const FNN_REAL *splats)
+{
+    const ptrdiff_t j0 = block->j0, width = block->plan->vecs * FNN_LANES, panels = (block->j1 - j0 - 1) / width;
+    const int packed = block->plan->pack_b;
+    const int first = p == 0 && !block->accumulate;
+    t->c = block->c + (i0 - block->i0) * t->c_rs;
+    FNN_NAME(block_set_add)(block, t, j0, first, splats);
+    FNN_NAME(tile_args) tiles = *t;
+    tiles.b = packed ? block->b_pack : block->g->b + p * block->g->b_rs + j0;
+    tiles.b_rs = packed ? width : block->g->b_rs, tiles.b_step = packed ? width * t->k : width;
+    tiles.count = panels, tiles.last = FNN_LANES;
+    tiles.a_step = 0, tiles.c_step = width, tiles.add_step = t->add_vs == 0 ? 0 : width;
+    FNN_NAME(run_tiles)(&tiles, (int)(i1 - i0), block->plan->vecs);
+    return j0 + panels * width;
+}
+
+static void FNN_NAME(set_splats)(const FNN_NAME(gemm_args) *g, ptrdiff_t i0, ptrdiff_t i1, FNN_REAL *splats)
+{
+    if (g->row_bias == NULL)
+        FNN_NAME(store)(splats, FNN_NAME(splat)(0));
+    for (ptrdiff_t i = i0; g->row_bias && i < i1; i++)
+        FNN_NAME(store)(splats + (i - i0) * FNN_LANES, FNN_NAME(splat)(g->row_bias[i]));
+}
+
+/* A block of at most plan->nc columns. The loops are those of Goto and van de Geijn: a panel of B stays in the first
+ * cache while the tiles go down the rows, a block of A in the second while they go along the panels. */
+static int FNN_NAME(run_block)(FNN_NAME(block) *block, int finish)
+{
+    const FNN_NAME(gemm_args) *g = block->g;
+    const fnn_gemm_plan *plan = block->plan;
+    FNN_REAL splats[FNN_MC * FNN_LANES];
+    if (FNN_NAME(block_memory)(block) < 0)
+        return -1;
+    for (ptrdiff_t p = 0; p < g->k; p += plan->kc) {
+        for (ptrdiff_t i0 = block->i0; i0 < block->i1; i0 += plan->mc) {
+            const ptrdiff_t i1 = fnn_min(i0 + plan->mc, block->i1);
+            FNN_NAME(tile_args) t;
+            t.k = fnn_min(plan->kc, g->k - p);
+            t.c_rs = block->c_rs;
+            FNN_NAME(block_set_a)(block, &t, i0, i1 - i0, p);
+            if (p == 0)
+                FNN_NAME(set_splats)(g, i0, i1, splats);
+            ptrdiff_t j = block->j0;
+            if (i1 - i0 <= plan->rows && (!plan->pack_b || (i0 > block->i0 && g->pack_b == NULL)))
+                j = FNN_NAME(run_along)(block, &t, i0, i1, p, splats);
+            const ptrdiff_t done = j;
+            for (ptrdiff_t end; j < block->j1; j = end) {
+                end = fnn_min(j + plan->group, block->j1);
+                if (i0 == block->i0)
+                    FNN_NAME(block_pack_b)(block, p, t.k, j, end);
+                for (ptrdiff_t panel = j, cols; panel < end; panel += cols) {
+                    cols = fnn_min(plan->vecs * FNN_LANES, end - panel);
+                    FNN_NAME(run_down)(block, &t, i0, i1, p, panel, cols, splats);
+                }
+                if (finish && p + t.k == g->k)
+                    FNN_NAME(gemm_finish)(g, plan->swap, i0, i1, j, end);
+            }
+            if (finish && p + t.k == g->k)
+                FNN_NAME(gemm_finish)(g, plan->swap, i0, i1, block->j0, done);
+        }
+    }
+    return 0;
+}
+
+/* c[i, j] = (or +=) block[i, j] */
+static void FNN_NAME(deliver)(const FNN_NAME(gemm_args) *g, const FNN_NAME(block) *block)
+{
+    const ptrdiff_t m = block->i1 - block->i0, n = block->j1 - block->j0;
+    FNN_REAL *c = g->c + block->i0 * g->c_rs + block->j0 * g->c_cs;
+    for (ptrdiff_t j = 0; g->c_rs == 1 && j < n; j += FNN_LANES)
+        for (ptrdiff_t i = 0; i < m; i += FNN_LANES)
+            FNN_NAME(transpose_rows)(c + i + j * g->c_cs, g->c_cs, block->c + i * block->c_rs + j, block->c_rs,
+                                     fnn_min(FNN_LANES, m - i), fnn_min(FNN_LANES, n - j), 0, g->accumulate);
+    for (ptrdiff_t i = 0; g->c_rs != 1 && i < m; i++) {
+        for (ptrdiff_t j = 0; j < n; j++) {
+            FNN_REAL *to = c + i * g->c_rs + j * g->c_cs;
+            *to = block->c[i * block->c_rs + j] + (g->accumulate ? *to : 0);
+        }
+    }
+}
+
+static int FNN_NAME(gemm_tiles)(const FNN_NAME(gemm_args) *g, const fnn_gemm_plan *plan, ptrdiff_t i0, ptrdiff_t i1,
+                                ptrdiff_t j0, ptrdiff_t j1)
+{
+    FNN_NAME(block) block;
+    const int direct = g->c_cs == 1;
+    const ptrdiff_t nc = fnn_min(plan->nc, j1 - j0);
+    /* a C whose columns aren't contiguous is computed in a block of memory that is, and copied */
+    const ptrdiff_t mc = direct ? i1 - i0 : fnn_min(i1 - i0, fnn_max(plan->mc, FNN_BLOCK_NUMBERS / nc));
+    block.g = g, block.plan = plan;
+    block.c_rs = direct ? g->c_rs : FNN_NAME(staggered)(nc);
+    block.accumulate = direct && g->accumulate;
+    FNN_REAL *memory = NULL;
+    if (!direct) {
+        memory = (FNN_REAL *)fnn_workspace(FNN_SLOT_GEMM_C, (size_t)(mc * block.c_rs) * sizeof(FNN_REAL));
+        if (memory == NULL)
+            return -1;
+    }
+    for (block.i0 = i0; block.i0 < i1; block.i0 += mc) {
+        block.i1 = fnn_min(block.i0 + mc, i1);
+        for (block.j0 = j0; block.j0 < j1; block.j0 += nc) {
+            block.j1 = fnn_min(block.j0 + nc, j1);
+            block.c = direct ? g->c + block.i0 * g->c_rs + block.j0 : memory;
+            if (FNN_NAME(run_block)(&block, direct) < 0)
+                return -1;
+            if (!direct) {
+                FNN_NAME(deliver)(g, &block);
+                FNN_NAME(gemm_finish)(g, plan->swap, block.i0, block.i1, block.j0, block.j1);
+            }
+        }
+    }
+    return 0;
+}
+
+/* ---- entry points ---- */
+
+/* Rows i0 .. i1 and columns j0 .. j1 of the product. */
+FNN_STATIC int FNN_NAME(gemm_share)(const FNN_NAME(gemm_args) *args, const fnn_gemm_plan *plan, ptrdiff_t i0,
+                                    ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1)
+{
+    FNN_NAME(gemm_args) g = FNN_NAME(gemm_normal)(args);
+    if (i0 >= i1 || j0 >= j1)
+        return 0;
+    if (plan->form == FNN_FORM_FILL || (g.accumulate && (g.row_bias || g.col_bias)) || (g.row_bias && g.col_bias)) {
+        FNN_NAME(gemm_fill)(&g, i0, i1, j0, j1);
+        g.accumulate = 1;
+        g.row_bias = g.col_bias = NULL;
+    }
+    if (plan->swap) {
+        g = FNN_NAME(gemm_transposed)(&g);
+        const ptrdiff_t swapped_i0 = j0, swapped_i1 = j1;
+        j0 = i0, j1 = i1, i0 = swapped_i0, i1 = swapped_i1;
+    }
+    if (plan->form == FNN_FORM_TILES)
+        return FNN_NAME(gemm_tiles)(&g, plan, i0, i1, j0, j1);
+    if (plan->form == FNN_FORM_DOT)
+        FNN_NAME(gemm_dot)(&g, plan->kc, i0, i1, j0, j1);
+    if (plan->form == FNN_FORM_COMBINE)
+        FNN_NAME(gemm_combine)(&g, j0, j1);
+    FNN_NAME(gemm_finish)(&g, plan->swap, i0, i1, j0, j1);
+    return 0;
+}
+
+FNN_STATIC int FNN_NAME(gemm)(const FNN_NAME(gemm_args) *args)
+{
+    const fnn_gemm_plan plan = FNN_NAME(gemm_plan)(args);
+    return FNN_NAME(gemm_share)(args, &plan, 0, args->m, 0, args->n);
+}
+
+#undef FNN_REAL
+#undef FNN_LANES
+#undef FNN_NAME
+#undef FNN_VEC

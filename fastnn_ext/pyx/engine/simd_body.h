@@ -1,0 +1,119 @@
+/* Included twice by simd.h: the vector of FNN_LANES numbers of type FNN_REAL. */
+
+#if FNN_LANES > 1
+typedef FNN_REAL FNN_NAME(vec) __attribute__((vector_size(FNN_VECTOR_BYTES)));
+typedef FNN_REAL FNN_NAME(vec_in_memory)
+    __attribute__((vector_size(FNN_VECTOR_BYTES), aligned(sizeof(FNN_REAL)), may_alias));
+typedef FNN_INT FNN_NAME(mask) __attribute__((vector_size(FNN_VECTOR_BYTES)));
+#else
+typedef FNN_REAL FNN_NAME(vec);
+typedef FNN_REAL FNN_NAME(vec_in_memory);
+#endif
+
+#define FNN_VEC FNN_NAME(vec)
+
+FNN_INLINE FNN_VEC FNN_NAME(load)(const FNN_REAL *p)
+{
+    return *(const FNN_NAME(vec_in_memory) *)p;
+}
+
+FNN_INLINE void FNN_NAME(store)(FNN_REAL *p, FNN_VEC v)
+{
+    *(FNN_NAME(vec_in_memory) *)p = v;
+}
+
+FNN_INLINE FNN_VEC FNN_NAME(splat)(FNN_REAL x)
+{
+#if FNN_LANES > 1
+    return x - (FNN_VEC){0}; /* minus, since plus would lose the sign of zero and could not be optimised away */
+#else
+    return x;
+#endif
+}
+
+/* The first `count` lanes from memory and zeros after them, 0 <= count <= FNN_LANES; never touches what is beyond. */
+FNN_INLINE FNN_VEC FNN_NAME(load_part)(const FNN_REAL *p, ptrdiff_t count)
+{
+#if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
+    return (FNN_VEC)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+#elif FNN_VECTOR_BYTES == 64
+    return (FNN_VEC)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), p);
+#elif FNN_VECTOR_BYTES == 32 && FNN_REAL_BITS == 32
+    return (FNN_VEC)_mm256_maskload_ps(p, (__m256i)((FNN_NAME(mask)){0, 1, 2, 3, 4, 5, 6, 7} < (FNN_INT)count));
+#elif FNN_VECTOR_BYTES == 32
+    return (FNN_VEC)_mm256_maskload_pd(p, (__m256i)((FNN_NAME(mask)){0, 1, 2, 3} < (FNN_INT)count));
+#else
+    FNN_REAL lanes[FNN_LANES] = {0};
+    for (ptrdiff_t q = 0; q < count; q++)
+        lanes[q] = p[q];
+    return FNN_NAME(load)(lanes);
+#endif
+}
+
+FNN_INLINE void FNN_NAME(store_part)(FNN_REAL *p, FNN_VEC v, ptrdiff_t count)
+{
+#if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
+#elif FNN_VECTOR_BYTES == 64
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1), (__m512d)v);
+#elif FNN_VECTOR_BYTES == 32 && FNN_REAL_BITS == 32
+    _mm256_maskstore_ps(p, (__m256i)((FNN_NAME(mask)){0, 1, 2, 3, 4, 5, 6, 7} < (FNN_INT)count), (__m256)v);
+#elif FNN_VECTOR_BYTES == 32
+    _mm256_maskstore_pd(p, (__m256i)((FNN_NAME(mask)){0, 1, 2, 3} < (FNN_INT)count), (__m256d)v);
+#else
+    FNN_REAL lanes[FNN_LANES];
+    FNN_NAME(store)(lanes, v);
+    for (ptrdiff_t q = 0; q < count; q++)
+        p[q] = lanes[q];
+#endif
+}
+
+/* p[0 .. count) = v, or += v with `add`; count <= FNN_LANES. */
+FNN_INLINE void FNN_NAME(put)(FNN_REAL *p, FNN_VEC v, ptrdiff_t count, int add)
+{
+    if (count == FNN_LANES)
+        FNN_NAME(store)(p, add ? FNN_NAME(load)(p) + v : v);
+    else
+        FNN_NAME(store_part)(p, add ? FNN_NAME(load_part)(p, count) + v : v, count);
+}
+
+/* One step of a transposition: the 2 by 2 blocks of s by s numbers that lie in rows a and b (b being s rows below a)
+ * exchange their off-diagonal blocks. `upper` is the new a, `lower` the new b. */
+#define FNN_UPPER(lane, s) (((lane) & (s)) ? FNN_LANES + (lane) - (s) : (lane))
+#define FNN_LOWER(lane, s) (((lane) & (s)) ? FNN_LANES + (lane) : (lane) + (s))
+#if FNN_LANES == 1
+#define FNN_SHUFFLE(a, b, lanes, s) (a)
+#elif defined(__clang__)
+#define FNN_SHUFFLE(a, b, lanes, s) __builtin_shufflevector(a, b, FNN_JOIN(FNN_EACH_, FNN_LANES)(lanes, s))
+#else
+#define FNN_SHUFFLE(a, b, lanes, s) \
+    __builtin_shuffle(a, b, (FNN_NAME(mask)){FNN_JOIN(FNN_EACH_, FNN_LANES)(lanes, s)})
+#endif
+
+FNN_INLINE FNN_VEC FNN_NAME(upper)(FNN_VEC a, FNN_VEC b, int s)
+{
+    (void)b, (void)s;
+    return s == 1 ? FNN_SHUFFLE(a, b, FNN_UPPER, 1)
+         : s == 2 ? FNN_SHUFFLE(a, b, FNN_UPPER, 2)
+         : s == 4 ? FNN_SHUFFLE(a, b, FNN_UPPER, 4)
+                  : FNN_SHUFFLE(a, b, FNN_UPPER, 8);
+}
+
+FNN_INLINE FNN_VEC FNN_NAME(lower)(FNN_VEC a, FNN_VEC b, int s)
+{
+    (void)b, (void)s;
+    return s == 1 ? FNN_SHUFFLE(a, b, FNN_LOWER, 1)
+         : s == 2 ? FNN_SHUFFLE(a, b, FNN_LOWER, 2)
+         : s == 4 ? FNN_SHUFFLE(a, b, FNN_LOWER, 4)
+                  : FNN_SHUFFLE(a, b, FNN_LOWER, 8);
+}
+
+#undef FNN_VEC
+#undef FNN_UPPER
+#undef FNN_LOWER
+#undef FNN_SHUFFLE
+#undef FNN_REAL
+#undef FNN_INT
+#undef FNN_REAL_BITS
+#undef FNN_LANES
+#undef FNN_NAME

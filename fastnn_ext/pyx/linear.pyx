@@ -1,0 +1,365 @@
+"""The dense layer, its backward and the deltas, compiled; see `fastnn/linear.py` for what each function is."""
+
+cimport numpy as cnp
+from common cimport (
+    GIL_ELEMENTS, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM,
+    PyArray_SIZE, PyArray_TYPE, are_apart, empty_like, has_shape, is_plain, is_plain_of, is_safe_out, real, same_shape,
+)
+from fused cimport Activation, activation_of
+from gemm cimport Epilogue, matmul, no_epilogue
+
+from fastnn_ext.checks import linear as checks
+
+cnp.import_array()
+
+cdef enum:
+    MAX_NDIM = 64  # NPY_MAXDIMS of NumPy 2
+    COLUMNS = 256  # of grad_out whose sums are kept on the stack
+    CHUNK = 1024   # elements that stay in the first-level cache between two loops
+
+
+cdef struct Product:
+    # x[rows, in] and weight[out, in]
+    cnp.npy_intp rows, inputs, outputs
+
+
+cdef inline bint fits(object x, object weight, Product *size) noexcept:
+    """Whether x and weight are plain and fit together; their sizes."""
+    if not is_plain(x) or PyArray_NDIM(<cnp.ndarray> x) == 0:
+        return False
+    if not is_plain_of(weight, PyArray_TYPE(<cnp.ndarray> x)) or PyArray_NDIM(<cnp.ndarray> weight) != 2:
+        return False
+    size.inputs = PyArray_DIM(<cnp.ndarray> x, PyArray_NDIM(<cnp.ndarray> x) - 1)
+    size.outputs = PyArray_DIM(<cnp.ndarray> weight, 0)
+    if size.inputs == 0 or PyArray_DIM(<cnp.ndarray> weight, 1) != size.inputs:
+        return False  # without inputs, sizes are not bounded by memory: let the check multiply them
+    size.rows = PyArray_SIZE(<cnp.ndarray> x) // size.inputs
+    return True
+
+
+cdef inline void measure(cnp.ndarray x, cnp.ndarray weight, Product *size) noexcept:
+    """The sizes of checked x and weight, of which any may be 0."""
+    cdef int axis
+    size.inputs = PyArray_DIM(weight, 1)
+    size.outputs = PyArray_DIM(weight, 0)
+    size.rows = 1
+    for axis in range(PyArray_NDIM(x) - 1):
+        size.rows *= PyArray_DIM(x, axis)
+
+
+cdef inline void swap_last(cnp.ndarray x, Py_ssize_t last, cnp.npy_intp *shape) noexcept:
+    """The shape of x with another last length."""
+    cdef int axis, ndim = PyArray_NDIM(x)
+    for axis in range(ndim - 1):
+        shape[axis] = PyArray_DIM(x, axis)
+    shape[ndim - 1] = last
+
+
+cdef inline bint is_output(object out, cnp.ndarray x, const cnp.npy_intp *shape) noexcept:
+    """Whether `out` is a plain, writable array of x's type and number of dimensions, apart from x."""
+    return (
+        is_plain_of(out, PyArray_TYPE(x))
+        and PyArray_ISWRITEABLE(<cnp.ndarray> out)
+        and has_shape(<cnp.ndarray> out, PyArray_NDIM(x), shape)
+        and are_apart(<cnp.ndarray> out, x)
+    )
+
+
+cdef void activate_f32(void *activation, float *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
+    cdef const Activation *f = <const Activation *> activation
+    f.f32(row, row, n, <float> f.option)
+
+
+cdef void activate_f64(void *activation, double *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
+    cdef const Activation *f = <const Activation *> activation
+    f.f64(row, row, n, f.option)
+
+
+cdef int run_linear(
+    const Product *size, const real *x, const real *weight, const real *bias, const Activation *activation, real *y
+) noexcept nogil:
+    cdef Epilogue epilogue = no_epilogue()
+    if activation != NULL:
+        epilogue = Epilogue(activate_f32, activate_f64, <void *> activation)
+    return matmul[real](
+        size.rows, size.outputs, size.inputs, x, size.inputs, 1, weight, 1, size.inputs, y, bias, epilogue
+    )
+
+
+def linear(x, weight, bias=None, *, activation=None, out=None):
+    cdef const Activation *f = activation_of("linear", activation)
+    cdef object output = None
+    cdef cnp.npy_intp shape[MAX_NDIM]
+    cdef Product size
+    cdef cnp.ndarray y
+    cdef bint fast = fits(x, weight, &size) and (
+        bias is None
+        or (is_plain_of(bias, PyArray_TYPE(<cnp.ndarray> x)) and has_shape(<cnp.ndarray> bias, 1, &size.outputs))
+    )
+    if fast:
+        swap_last(<cnp.ndarray> x, size.outputs, shape)
+    if fast and out is None:
+        y = PyArray_EMPTY(PyArray_NDIM(<cnp.ndarray> x), shape, PyArray_TYPE(<cnp.ndarray> x), 0)
+    elif (
+        fast
+        and is_output(out, <cnp.ndarray> x, shape)
+        and are_apart(<cnp.ndarray> out, <cnp.ndarray> weight)
+        and (bias is None or are_apart(<cnp.ndarray> out, <cnp.ndarray> bias))
+    ):
+        y = <cnp.ndarray> out
+    else:
+        x, weight, bias, _, output = checks.linear(x, weight, bias, activation, out)
+        measure(<cnp.ndarray?> x, <cnp.ndarray?> weight, &size)
+        y = <cnp.ndarray?> output.array
+    cdef const void *a = PyArray_DATA(<cnp.ndarray> x)
+    cdef const void *b = PyArray_DATA(<cnp.ndarray> weight)
+    cdef const void *c = NULL if bias is None else PyArray_DATA(<cnp.ndarray> bias)
+    cdef void *target = PyArray_DATA(y)
+    cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
+    cdef int failed
+    if PyArray_SIZE(<cnp.ndarray> weight) < GIL_ELEMENTS and size.rows <= 1:
+        if single:
+            failed = run_linear[float](&size, <float *> a, <float *> b, <float *> c, f, <float *> target)
+        else:
+            failed = run_linear[double](&size, <double *> a, <double *> b, <double *> c, f, <double *> target)
+    else:
+        with nogil:
+            if single:
+                failed = run_linear[float](&size, <float *> a, <float *> b, <float *> c, f, <float *> target)
+            else:
+                failed = run_linear[double](&size, <double *> a, <double *> b, <double *> c, f, <double *> target)
+    if failed:
+        raise MemoryError("linear: no memory for the workspace")
+    return y if output is None else output.deliver()
+
+
+cdef void sum_rows(const real *grad_out, Py_ssize_t rows, Py_ssize_t columns, real *sums) noexcept nogil:
+    """Column sums of grad_out[rows, columns], in double: there can be millions of rows."""
+    cdef double total[COLUMNS]
+    cdef Py_ssize_t part, first, count, i, j
+    for part in range((columns + COLUMNS - 1) // COLUMNS):
+        first = part * COLUMNS
+        count = min(columns - first, COLUMNS)
+        for j in range(count):
+            total[j] = 0
+        for i in range(rows):
+            for j in range(count):
+                total[j] += grad_out[i * columns + first + j]
+        for j in range(count):
+            sums[first + j] = <real> total[j]
+
+
+cdef int run_backward(
+    const Product *size, const real *grad_out, const real *x, const real *weight,
+    real *grad_x, real *grad_weight, real *grad_bias,
+) noexcept nogil:
+    """The gradients whose pointers are not NULL."""
+    cdef int failed = 0
+    if grad_x != NULL:
+        failed = matmul[real](
+            size.rows, size.inputs, size.outputs, grad_out, size.outputs, 1, weight, size.inputs, 1, grad_x, NULL,
+            no_epilogue(),
+        )
+    if grad_weight != NULL and not failed:
+        failed = matmul[real](
+            size.outputs, size.inputs, size.rows, grad_out, 1, size.outputs, x, size.inputs, 1, grad_weight, NULL,
+            no_epilogue(),
+        )
+    if grad_bias != NULL and not failed:
+        sum_rows(grad_out, size.rows, size.outputs, grad_bias)
+    return failed
+
+
+cdef inline bint read_needs(object needs, bint *needed) noexcept:
+    """Whether `needs` is a tuple of three bools; which."""
+    if type(needs) is not tuple or len(<tuple> needs) != 3:
+        return False
+    for i in range(3):
+        if (<tuple> needs)[i] is not True and (<tuple> needs)[i] is not False:
+            return False
+        needed[i] = (<tuple> needs)[i] is True
+    return True
+
+
+cdef inline void *data_of(object array) noexcept:
+    return NULL if array is None else PyArray_DATA(<cnp.ndarray> array)
+
+
+def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
+    cdef tuple outputs = None
+    cdef cnp.npy_intp shape[MAX_NDIM]
+    cdef bint needed[3]
+    cdef Product size
+    cdef object grad_x = None, grad_weight = None, grad_bias = None
+    cdef bint fast = (
+        fits(x, weight, &size)
+        and is_plain_of(grad_out, PyArray_TYPE(<cnp.ndarray> x))
+        and read_needs(needs, needed)
+    )
+    if fast:
+        swap_last(<cnp.ndarray> x, size.outputs, shape)
+        fast = has_shape(<cnp.ndarray> grad_out, PyArray_NDIM(<cnp.ndarray> x), shape)
+    if fast:
+        grad_x = empty_like(<cnp.ndarray> x) if needed[0] else None
+        grad_weight = empty_like(<cnp.ndarray> weight) if needed[1] else None
+        grad_bias = PyArray_EMPTY(1, &size.outputs, PyArray_TYPE(<cnp.ndarray> x), 0) if needed[2] else None
+    else:
+        grad_out, x, weight, outputs = checks.linear_backward(grad_out, x, weight, needs)
+        measure(<cnp.ndarray?> x, <cnp.ndarray?> weight, &size)
+        grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
+    cdef const void *g = PyArray_DATA(<cnp.ndarray> grad_out)
+    cdef const void *a = PyArray_DATA(<cnp.ndarray> x)
+    cdef const void *w = PyArray_DATA(<cnp.ndarray> weight)
+    cdef void *gx = data_of(grad_x)
+    cdef void *gw = data_of(grad_weight)
+    cdef void *gb = data_of(grad_bias)
+    cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
+    cdef int failed
+    with nogil:
+        if single:
+            failed = run_backward[float](
+                &size, <float *> g, <float *> a, <float *> w, <float *> gx, <float *> gw, <float *> gb
+            )
+        else:
+            failed = run_backward[double](
+                &size, <double *> g, <double *> a, <double *> w, <double *> gx, <double *> gw, <double *> gb
+            )
+    if failed:
+        raise MemoryError("linear_backward: no memory for the workspace")
+    if outputs is None:
+        return grad_x, grad_weight, grad_bias
+    return tuple([None if one is None else one.deliver() for one in outputs])
+
+
+cdef void run_output_delta(
+    const real *y, const real *target, Py_ssize_t n, const Activation *activation, real *delta
+) noexcept nogil:
+    """(y - target) * f'(y), in chunks that stay in cache between the two loops; delta may be y or target."""
+    cdef real difference[CHUNK]
+    cdef Py_ssize_t part, first, count, i
+    for part in range((n + CHUNK - 1) // CHUNK):
+        first = part * CHUNK
+        count = min(n - first, CHUNK)
+        for i in range(count):
+            difference[i] = y[first + i] - target[first + i]
+        if activation != NULL:
+            if real is float:
+                activation.backward_f32(difference, y + first, difference, count, <float> activation.option)
+            else:
+                activation.backward_f64(difference, y + first, difference, count, activation.option)
+        for i in range(count):
+            delta[first + i] = difference[i]
+
+
+def output_delta(y, target, *, activation="sigmoid", loss="half_squared_error", out=None):
+    cdef object output = None, derivative
+    cdef cnp.ndarray delta
+    cdef bint fast = (
+        is_plain(y)
+        and is_plain_of(target, PyArray_TYPE(<cnp.ndarray> y))
+        and same_shape(<cnp.ndarray> y, <cnp.ndarray> target)
+        and type(loss) is str
+        and loss == "half_squared_error"
+        and (activation is None or (type(activation) is str and activation in checks.FROM_OUTPUT))
+    )
+    derivative = activation
+    if fast and out is None:
+        delta = empty_like(<cnp.ndarray> y)
+    elif fast and is_safe_out(out, <cnp.ndarray> y) and is_safe_out(out, <cnp.ndarray> target):
+        delta = <cnp.ndarray> out
+    else:
+        y, target, derivative, output = checks.output_delta(y, target, activation, loss, out)
+        delta = <cnp.ndarray?> output.array
+    cdef const Activation *f = activation_of("output_delta", derivative)
+    cdef const void *a = PyArray_DATA(<cnp.ndarray?> y)
+    cdef const void *b = PyArray_DATA(<cnp.ndarray?> target)
+    cdef void *target_data = PyArray_DATA(delta)
+    cdef Py_ssize_t n = PyArray_SIZE(delta)
+    cdef bint single = PyArray_TYPE(delta) == cnp.NPY_FLOAT32
+    with nogil:
+        if single:
+            run_output_delta(<const float *> a, <const float *> b, n, f, <float *> target_data)
+        else:
+            run_output_delta(<const double *> a, <const double *> b, n, f, <double *> target_data)
+    return delta if output is None else output.deliver()
+
+
+cdef struct Derivative:
+    # f' from the output y[rows, columns]
+    const Activation *activation
+    const void *y
+    Py_ssize_t columns
+
+
+cdef void multiply_f32(void *context, float *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
+    cdef const Derivative *d = <const Derivative *> context
+    d.activation.backward_f32(
+        row, <const float *> d.y + i * d.columns + j, row, n, <float> d.activation.option
+    )
+
+
+cdef void multiply_f64(void *context, double *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
+    cdef const Derivative *d = <const Derivative *> context
+    d.activation.backward_f64(row, <const double *> d.y + i * d.columns + j, row, n, d.activation.option)
+
+
+cdef int run_hidden_delta(
+    const Product *size, const real *delta_next, const real *weight_next, const real *y, const Activation *activation,
+    real *delta,
+) noexcept nogil:
+    """delta[rows, inputs] = (delta_next[rows, outputs] weight_next[outputs, inputs]) * f'(y)."""
+    cdef Derivative derivative = Derivative(activation, y, size.inputs)
+    cdef Epilogue epilogue = no_epilogue()
+    if activation != NULL:
+        epilogue = Epilogue(multiply_f32, multiply_f64, &derivative)
+    return matmul[real](
+        size.rows, size.inputs, size.outputs, delta_next, size.outputs, 1, weight_next, size.inputs, 1, delta, NULL,
+        epilogue,
+    )
+
+
+def hidden_delta(delta_next, weight_next, y, *, activation="sigmoid", out=None):
+    cdef object output = None
+    cdef cnp.npy_intp shape[MAX_NDIM]
+    cdef Product size
+    cdef cnp.ndarray delta
+    cdef bint fast = (
+        fits(y, weight_next, &size)
+        and is_plain_of(delta_next, PyArray_TYPE(<cnp.ndarray> y))
+        and (activation is None or (type(activation) is str and activation in checks.FROM_OUTPUT))
+    )
+    if fast:
+        swap_last(<cnp.ndarray> y, size.outputs, shape)
+        fast = has_shape(<cnp.ndarray> delta_next, PyArray_NDIM(<cnp.ndarray> y), shape)
+    if fast and out is None:
+        delta = empty_like(<cnp.ndarray> y)
+    elif (
+        fast
+        and is_output(out, <cnp.ndarray> y, PyArray_DIMS(<cnp.ndarray> y))
+        and are_apart(<cnp.ndarray> out, <cnp.ndarray> weight_next)
+        and are_apart(<cnp.ndarray> out, <cnp.ndarray> delta_next)
+    ):
+        delta = <cnp.ndarray> out
+    else:
+        delta_next, weight_next, y, _, output = checks.hidden_delta(delta_next, weight_next, y, activation, out)
+        measure(<cnp.ndarray?> y, <cnp.ndarray?> weight_next, &size)
+        delta = <cnp.ndarray?> output.array
+    cdef const Activation *f = activation_of("hidden_delta", activation)
+    cdef const void *d = PyArray_DATA(<cnp.ndarray> delta_next)
+    cdef const void *w = PyArray_DATA(<cnp.ndarray> weight_next)
+    cdef const void *saved = PyArray_DATA(<cnp.ndarray> y)
+    cdef void *target = PyArray_DATA(delta)
+    cdef bint single = PyArray_TYPE(delta) == cnp.NPY_FLOAT32
+    cdef int failed
+    with nogil:
+        if single:
+            failed = run_hidden_delta[float](
+                &size, <float *> d, <float *> w, <float *> saved, f, <float *> target
+            )
+        else:
+            failed = run_hidden_delta[double](
+                &size, <double *> d, <double *> w, <double *> saved, f, <double *> target
+            )
+    if failed:
+        raise MemoryError("hidden_delta: no memory for the workspace")
+    return delta if output is None else output.deliver()

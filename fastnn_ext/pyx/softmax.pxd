@@ -1,0 +1,309 @@
+"""Softmax and log-softmax over the middle axis of contiguous [outer, length, inner], and their backwards.
+
+Along the last axis (inner = 1) a row is reduced in `LANES` partial results, which vectorises; short rows are taken many
+at once, so that the exponentials run over a long contiguous piece all the same. Along another axis neighbouring
+columns are reduced side by side, so nothing is transposed. Sums are in double, piece by piece with compensation: their
+error does not grow with the length.
+
+The argument of exp is never above 0. NaN, or infinity minus infinity, reaches the sum and so the whole row.
+"""
+
+from common cimport real
+from libc.math cimport INFINITY
+from vmath cimport exp, log
+
+cdef enum:
+    LANES = 32      # enough to fill the vector units' pipelines
+    PIECE = 1024    # numbers in a piece, which stays in the first-level cache
+    COLUMNS = 128   # columns side by side; a piece has PIECE / COLUMNS rows of them
+
+
+cdef inline real larger(real a, real b) noexcept nogil:
+    return b if a < b else a
+
+
+cdef inline real largest(const real *x, Py_ssize_t n) noexcept nogil:
+    cdef real[LANES] lane
+    cdef Py_ssize_t blocks = n // LANES, i, j
+    cdef real peak = -INFINITY
+    if blocks > 0:
+        for j in range(LANES):
+            lane[j] = x[j]
+        for i in range(1, blocks):
+            for j in range(LANES):
+                lane[j] = larger(x[i * LANES + j], lane[j])
+        for j in range(LANES):
+            peak = larger(lane[j], peak)
+    for i in range(blocks * LANES, n):
+        peak = larger(x[i], peak)
+    return peak
+
+
+cdef inline double sum_of(const real *x, Py_ssize_t n) noexcept nogil:
+    cdef double[LANES] lane
+    cdef Py_ssize_t blocks = n // LANES, width = LANES // 2, i, j
+    cdef double total = 0
+    if blocks > 0:
+        for j in range(LANES):
+            lane[j] = x[j]
+        for i in range(1, blocks):
+            for j in range(LANES):
+                lane[j] += x[i * LANES + j]
+        while width > 0:
+            for j in range(width):
+                lane[j] += lane[j + width]
+            width //= 2
+        total = lane[0]
+    for i in range(blocks * LANES, n):
+        total += x[i]
+    return total
+
+
+cdef inline void add(double term, double *total, double *excess) noexcept nogil:
+    """Kahan's sum: `excess` is what rounding has added to `total` so far."""
+    cdef double exact = term - excess[0]
+    cdef double rounded = total[0] + exact
+    cdef double error = (rounded - total[0]) - exact
+    excess[0] = error if error - error == 0 else 0  # an infinite sum stays infinite
+    total[0] = rounded
+
+
+cdef inline void exp_all(real *x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        x[i] = exp(x[i])
+
+
+cdef inline void softmax_loop(
+    const real *x, real *y, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner, bint is_log
+) noexcept nogil:
+    cdef Py_ssize_t plane = length * inner, rows, column
+    if plane == 0:
+        return
+    while outer > 0:
+        rows = 1
+        if inner > 1:
+            for column in range((inner + COLUMNS - 1) // COLUMNS):
+                softmax_columns(
+                    x + column * COLUMNS, y + column * COLUMNS, length, inner,
+                    min(inner - column * COLUMNS, COLUMNS), is_log,
+                )
+        elif length > PIECE:
+            softmax_long_row(x, y, length, is_log)
+        else:
+            rows = min(PIECE // length, outer)
+            softmax_short_rows(x, y, rows, length, is_log)
+        x += rows * plane
+        y += rows * plane
+        outer -= rows
+
+
+cdef inline void softmax_short_rows(
+    const real *x, real *y, Py_ssize_t rows, Py_ssize_t length, bint is_log
+) noexcept nogil:
+    cdef real[PIECE] power
+    cdef real[PIECE] peak
+    cdef Py_ssize_t row, i
+    for row in range(rows):
+        peak[row] = largest(x + row * length, length)
+        for i in range(row * length, (row + 1) * length):
+            power[i] = x[i] - peak[row]
+    exp_all(power, rows * length)
+    for row in range(rows):
+        finish(
+            x + row * length, power + row * length, y + row * length, length,
+            peak[row], sum_of(power + row * length, length), is_log,
+        )
+
+
+cdef inline void softmax_long_row(const real *x, real *y, Py_ssize_t length, bint is_log) noexcept nogil:
+    cdef real[PIECE] power
+    cdef real peak = largest(x, length)
+    cdef double total = 0, excess = 0
+    cdef Py_ssize_t start = 0, n, i
+    while start < length:
+        n = min(length - start, PIECE)
+        for i in range(n):
+            power[i] = x[start + i] - peak
+        exp_all(power, n)
+        add(sum_of(power, n), &total, &excess)
+        if not is_log:
+            for i in range(n):
+                y[start + i] = power[i]
+        start += n
+    finish(x, y, y, length, peak, total, is_log)
+
+
+cdef inline void finish(
+    const real *x, const real *power, real *y, Py_ssize_t n, real peak, double total, bint is_log
+) noexcept nogil:
+    cdef real inverse, log_total
+    cdef Py_ssize_t i
+    if is_log:
+        log_total = <real> log(total)
+        for i in range(n):
+            y[i] = (x[i] - peak) - log_total
+    else:
+        inverse = <real> (1 / total)
+        for i in range(n):
+            y[i] = power[i] * inverse
+
+
+cdef inline void softmax_columns(
+    const real *x, real *y, Py_ssize_t length, Py_ssize_t stride, Py_ssize_t columns, bint is_log
+) noexcept nogil:
+    cdef real[PIECE] power
+    cdef real[COLUMNS] peak, scale
+    cdef double[COLUMNS] part, total, excess
+    cdef Py_ssize_t rows = PIECE // columns, start = 0, n, row, i
+    cdef const real *source
+    cdef real *target
+    for i in range(columns):
+        peak[i] = x[i]
+        total[i] = excess[i] = 0
+    for row in range(1, length):
+        source = x + row * stride
+        for i in range(columns):
+            peak[i] = larger(source[i], peak[i])
+    while start < length:
+        n = min(length - start, rows)
+        for row in range(n):
+            source = x + (start + row) * stride
+            for i in range(columns):
+                power[row * columns + i] = source[i] - peak[i]
+        exp_all(power, n * columns)
+        for i in range(columns):
+            part[i] = power[i]
+        for row in range(1, n):
+            for i in range(columns):
+                part[i] += power[row * columns + i]
+        for i in range(columns):
+            add(part[i], &total[i], &excess[i])
+        if not is_log:
+            for row in range(n):
+                target = y + (start + row) * stride
+                for i in range(columns):
+                    target[i] = power[row * columns + i]
+        start += n
+    for i in range(columns):
+        scale[i] = <real> (log(total[i]) if is_log else 1 / total[i])
+    for row in range(length):
+        source = x + row * stride
+        target = y + row * stride
+        if is_log:
+            for i in range(columns):
+                target[i] = (source[i] - peak[i]) - scale[i]
+        else:
+            for i in range(columns):
+                target[i] = target[i] * scale[i]
+
+
+cdef inline void softmax_backward_loop(
+    const real *g, const real *y, real *grad, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner, bint is_log
+) noexcept nogil:
+    cdef Py_ssize_t plane = length * inner, rows, column
+    if plane == 0:
+        return
+    while outer > 0:
+        rows = 1
+        if inner > 1:
+            for column in range((inner + COLUMNS - 1) // COLUMNS):
+                softmax_backward_columns(
+                    g + column * COLUMNS, y + column * COLUMNS, grad + column * COLUMNS, length, inner,
+                    min(inner - column * COLUMNS, COLUMNS), is_log,
+                )
+        elif length > PIECE:
+            softmax_backward_long_row(g, y, grad, length, is_log)
+        else:
+            rows = min(PIECE // length, outer)
+            softmax_backward_short_rows(g, y, grad, rows, length, is_log)
+        g += rows * plane
+        y += rows * plane
+        grad += rows * plane
+        outer -= rows
+
+
+cdef inline void softmax_backward_short_rows(
+    const real *g, const real *y, real *grad, Py_ssize_t rows, Py_ssize_t length, bint is_log
+) noexcept nogil:
+    cdef real[PIECE] factor
+    cdef Py_ssize_t row, start
+    factors(g, y, factor, rows * length, is_log)
+    for row in range(rows):
+        start = row * length
+        finish_backward(
+            g + start, y + start, factor + start, grad + start, length,
+            <real> sum_of(g + start if is_log else factor + start, length), is_log,
+        )
+
+
+cdef inline void softmax_backward_long_row(
+    const real *g, const real *y, real *grad, Py_ssize_t length, bint is_log
+) noexcept nogil:
+    cdef real[PIECE] factor
+    cdef double total = 0, excess = 0
+    cdef Py_ssize_t start = 0, n
+    while start < length:
+        n = min(length - start, PIECE)
+        if not is_log:
+            factors(g + start, y + start, factor, n, is_log)
+        add(sum_of(g + start if is_log else factor, n), &total, &excess)
+        start += n
+    start = 0
+    while start < length:
+        n = min(length - start, PIECE)
+        if is_log:
+            factors(g + start, y + start, factor, n, is_log)
+        finish_backward(g + start, y + start, factor, grad + start, n, <real> total, is_log)
+        start += n
+
+
+cdef inline void factors(const real *g, const real *y, real *factor, Py_ssize_t n, bint is_log) noexcept nogil:
+    """exp(y) for log-softmax, g * y for softmax."""
+    cdef Py_ssize_t i
+    if is_log:
+        for i in range(n):
+            factor[i] = exp(y[i])
+    else:
+        for i in range(n):
+            factor[i] = g[i] * y[i]
+
+
+cdef inline void finish_backward(
+    const real *g, const real *y, const real *factor, real *grad, Py_ssize_t n, real total, bint is_log
+) noexcept nogil:
+    cdef Py_ssize_t i
+    if is_log:
+        for i in range(n):
+            grad[i] = g[i] - factor[i] * total
+    else:
+        for i in range(n):
+            grad[i] = y[i] * (g[i] - total)
+
+
+cdef inline void softmax_backward_columns(
+    const real *g, const real *y, real *grad, Py_ssize_t length, Py_ssize_t stride, Py_ssize_t columns, bint is_log
+) noexcept nogil:
+    cdef double[COLUMNS] total, excess
+    cdef real[COLUMNS] sum_of_terms
+    cdef Py_ssize_t row, i
+    for i in range(columns):
+        total[i] = excess[i] = 0
+    for row in range(length):
+        for i in range(columns):
+            add(
+                g[row * stride + i] if is_log else g[row * stride + i] * y[row * stride + i],
+                &total[i], &excess[i],
+            )
+    for i in range(columns):
+        sum_of_terms[i] = <real> total[i]
+    for row in range(length):
+        if is_log:
+            for i in range(columns):
+                grad[i] = g[i] - exp(y[i]) * sum_of_terms[i]
+        else:
+            for i in range(columns):
+                grad[i] = y[i] * (g[i] - sum_of_terms[i])
+        g += stride
+        y += stride
+        grad += stride
