@@ -1,0 +1,1 @@
+"""The Numba twins of the kernels; importing one of them imports Numba."""

@@ -1,0 +1,80 @@
+"""The options of every Numba twin, in one place.
+
+`fastmath` allows fused multiply-add and nothing else: NaN, infinities and signed zeros stay as in NumPy.
+
+Compiled code is not kept on disk unless `FASTNN_NUMBA_CACHE=1`. What Numba's cache lacks for a library is added
+here: code is recompiled when any module of this folder has changed, not only the function's own, and a cache
+that cannot be read or written costs a warning instead of the call.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
+
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+_USE_CACHE = os.environ.get("FASTNN_NUMBA_CACHE", "0") not in ("", "0")
+
+
+def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """`numba.njit` with the options of the house; used as `@njit` or `@njit(option=...)`."""
+    if function is None:
+        return partial(njit, **options)
+    dispatcher = numba.njit(**{**OPTIONS, **options})(function)
+    if _USE_CACHE:
+        try:
+            dispatcher._cache = _TolerantCache(function)
+        except (OSError, RuntimeError) as error:  # RuntimeError: no folder that can be written
+            _warn(error)
+    return dispatcher
+
+
+@intrinsic
+def wide(typing_context: Any) -> Any:
+    """Called in a function, lets its loops use all of an AVX-512 register; LLVM's own choice is half of it."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        attribute = '"prefer-vector-width"="512"'
+        set.add(builder.function.attributes, attribute)  # past llvmlite's list of attributes, which lacks it
+        return context.get_dummy_value()
+
+    return numba.types.none(), codegen
+
+
+class _TolerantCache(FunctionCache):
+    """Numba's cache of one function, made to fail softly and to know the function's neighbours."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # a damaged file can raise anything from unpickling
+            _warn(error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # a full disk, or a damaged index
+            _warn(error)
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), _sources_digest())
+
+
+@cache
+def _sources_digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def _warn(error: Exception) -> None:
+    warnings.warn(f"fastnn: Numba's cache is not used: {error}", RuntimeWarning, stacklevel=3)

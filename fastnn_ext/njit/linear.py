@@ -1,0 +1,76 @@
+"""The dense layer, its backward and the deltas, by Numba; see `fastnn/linear.py` for what each function is."""
+
+import math
+
+import numpy as np
+
+from fastnn_ext.checks import linear as checks
+from fastnn_ext.njit._gemm import matmul_nn, matmul_nt, matmul_tn
+from fastnn_ext.njit._options import njit
+from fastnn_ext.njit.activations import activate, multiply_by_derivative
+
+_NO_BIAS = {np.dtype(dtype): np.empty(0, dtype) for dtype in (np.float32, np.float64)}
+
+
+def _rows(array):
+    """A plain array as a matrix whose rows run along the last axis."""
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+
+
+@njit
+def _sum_rows(grad_out, sums):
+    """Column sums of grad_out, in float64: there can be millions of rows."""
+    total = np.zeros(sums.size, np.float64)
+    for i in range(grad_out.shape[0]):
+        for j in range(grad_out.shape[1]):
+            total[j] += grad_out[i, j]
+    for j in range(sums.size):
+        sums[j] = total[j]
+
+
+@njit
+def _subtract(y, target, difference):
+    for i in range(y.size):
+        difference[i] = y[i] - target[i]
+
+
+def linear(x, weight, bias=None, *, activation=None, out=None):
+    x, weight, bias, activation, output = checks.linear(x, weight, bias, activation, out)
+    y = output.array
+    matmul_nt(_rows(x), weight, _NO_BIAS[x.dtype] if bias is None else bias, _rows(y), False)
+    if activation is not None:
+        activate(activation, y)
+    return output.deliver()
+
+
+def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
+    grad_out, x, weight, outputs = checks.linear_backward(grad_out, x, weight, needs)
+    grad_x, grad_weight, grad_bias = outputs
+    grad_out, no_bias = _rows(grad_out), _NO_BIAS[x.dtype]
+    if grad_x is not None:
+        matmul_nn(grad_out, weight, no_bias, _rows(grad_x.array), False)
+    if grad_weight is not None:
+        matmul_tn(grad_out, _rows(x), no_bias, grad_weight.array, False)
+    if grad_bias is not None:
+        _sum_rows(grad_out, grad_bias.array)
+    return tuple(None if output is None else output.deliver() for output in outputs)
+
+
+def output_delta(y, target, *, activation="sigmoid", loss="half_squared_error", out=None):
+    y, target, derivative, output = checks.output_delta(y, target, activation, loss, out)
+    difference = np.empty_like(y)
+    _subtract(y.reshape(-1), target.reshape(-1), difference.reshape(-1))
+    if derivative is not None:
+        multiply_by_derivative(derivative, difference, y)
+    return output.fill(difference)
+
+
+def hidden_delta(delta_next, weight_next, y, *, activation="sigmoid", out=None):
+    delta_next, weight_next, y, activation, output = checks.hidden_delta(
+        delta_next, weight_next, y, activation, out
+    )
+    delta = output.array
+    matmul_nn(_rows(delta_next), weight_next, _NO_BIAS[y.dtype], _rows(delta), False)
+    if activation is not None:
+        multiply_by_derivative(activation, delta, y)
+    return output.deliver()

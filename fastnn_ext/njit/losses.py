@@ -1,0 +1,457 @@
+"""Losses by Numba; see `fastnn/losses.py` for what each function is.
+
+Terms are added up in float64, piece by piece: within a piece additions may be reordered, which makes vector
+code of them, and the sums of the pieces are compensated, so that the error does not grow with the length.
+"""
+
+import math
+
+import numpy as np
+
+from fastnn_ext.checks import losses as checks
+from fastnn_ext.njit import _vmath as vmath
+from fastnn_ext.njit._options import njit
+from fastnn_ext.njit.activations import real
+
+_PIECE = 1024
+_LANES = 64
+
+_inlined = njit(forceinline=True)
+_reordered = njit(fastmath={"contract", "reassoc"})
+
+
+# ----------------------------------------------------------------------------------------------------
+# Sums
+
+
+@_inlined
+def _add(total, excess, term):
+    """A sum and what rounding put on top of it (Kahan), which is nothing that counts for an infinite one."""
+    exact = term - excess
+    rounded = total + exact
+    excess = (rounded - total) - exact
+    return rounded, (excess if excess == excess else 0.0)
+
+
+@_reordered
+def _sum_of_piece(x):
+    total = 0.0
+    for i in range(x.size):
+        total += x[i]
+    return total
+
+
+@njit
+def _sum(x):
+    total, excess = 0.0, 0.0
+    for start in range(0, x.size, _PIECE):
+        total, excess = _add(total, excess, _sum_of_piece(x[start : start + _PIECE]))
+    return total
+
+
+# ----------------------------------------------------------------------------------------------------
+# Losses of y and target: the term of an element, and its slope in y
+
+
+@_inlined
+def _square(y, target):
+    return (y - target) * (y - target)
+
+
+@_inlined
+def _square_slope(y, target):
+    return (y - target) + (y - target)
+
+
+@_inlined
+def _half_square(y, target):
+    return real(0.5, y) * ((y - target) * (y - target))
+
+
+@_inlined
+def _half_square_slope(y, target):
+    return y - target
+
+
+@_inlined
+def _at_least(x, low):
+    limit = real(low, x)
+    return limit if x < limit else x
+
+
+@_inlined
+def _surprise(y, target):
+    log_y, log_not_y = _at_least(vmath.log(y), -100), _at_least(vmath.log1p(-y), -100)
+    return -(target * log_y + (real(1, y) - target) * log_not_y)
+
+
+@_inlined
+def _surprise_slope(y, target):
+    return (y - target) / _at_least(y * (real(1, y) - y), 1e-12)
+
+
+@_inlined
+def _logit_surprise(x, target):
+    likely = real(1, x) - target
+    unlikely = target if x < 0 else likely
+    product = abs(x) * unlikely
+    linear = real(0, x) if unlikely == 0 else product
+    return linear + vmath.log1p(vmath.exp(-abs(x)))
+
+
+@_inlined
+def _logit_slope(x, target):
+    decay, rest = vmath.exp(-abs(x)), real(1, x) - target
+    below, above = decay * rest - target, rest - target * decay
+    return (below if x < 0 else above) / (real(1, x) + decay)
+
+
+class _Pair:
+    """The loops of a loss over flat arrays; each is compiled at its first use.
+
+    Parts of arrays are passed on as slices: an index with an offset may be negative, for all that Numba
+    knows, and the wrap-around of negative indices would keep a loop from becoming vector code.
+    """
+
+    def __init__(self, term, slope):
+        @_reordered
+        def sum_of_piece(y, target):
+            total = 0.0
+            for i in range(y.size):
+                total += term(y[i], target[i])
+            return total
+
+        @njit
+        def gradient(y, target, scale, grad):
+            scale = y.dtype.type(scale)
+            for i in range(y.size):
+                grad[i] = slope(y[i], target[i]) * scale
+
+        @njit
+        def total(y, target):
+            total, excess = 0.0, 0.0
+            for start in range(0, y.size, _PIECE):
+                end = start + _PIECE
+                total, excess = _add(total, excess, sum_of_piece(y[start:end], target[start:end]))
+            return total
+
+        @njit
+        def both(y, target, scale, grad):
+            """The sum of the terms; each piece is still in the cache when its gradient is taken."""
+            total, excess = 0.0, 0.0
+            for start in range(0, y.size, _PIECE):
+                end = start + _PIECE
+                total, excess = _add(total, excess, sum_of_piece(y[start:end], target[start:end]))
+                gradient(y[start:end], target[start:end], scale, grad[start:end])
+            return total
+
+        @njit
+        def terms(y, target, result):
+            for i in range(y.size):
+                result[i] = term(y[i], target[i])
+
+        @njit
+        def row_totals(y, target, totals):
+            length = y.size // max(totals.size, 1)
+            for row in range(totals.size):
+                start, end = row * length, (row + 1) * length
+                totals[row] = total(y[start:end], target[start:end])
+
+        @njit
+        def gradient_each(y, target, scales, grad):
+            for i in range(y.size):
+                grad[i] = slope(y[i], target[i]) * scales[i]
+
+        @njit
+        def row_gradients(y, target, scales, grad):
+            length = y.size // max(scales.size, 1)
+            for row in range(scales.size):
+                start, end = row * length, (row + 1) * length
+                gradient(y[start:end], target[start:end], scales[row], grad[start:end])
+
+        self.total, self.terms, self.row_totals = total, terms, row_totals
+        self.gradient, self.gradient_each, self.row_gradients = gradient, gradient_each, row_gradients
+        self.both = both
+
+
+_MSE = _Pair(_square, _square_slope)
+_HALF = _Pair(_half_square, _half_square_slope)
+_CHANCE = _Pair(_surprise, _surprise_slope)
+_LOGIT = _Pair(_logit_surprise, _logit_slope)
+
+
+def _loss(pair, y, target, loss):
+    y, target = y.ravel(), target.ravel()
+    if loss.reduction != "none":
+        return loss.total(pair.total(y, target))
+    each = pair.row_totals if pair is _HALF else pair.terms
+    each(y, target, loss.array.ravel())
+    return loss.deliver()
+
+
+def _gradient(pair, scale, y, target, output):
+    y, target, grad = y.ravel(), target.ravel(), output.array.ravel()
+    if isinstance(scale, float):
+        pair.gradient(y, target, scale, grad)
+    else:
+        each = pair.row_gradients if pair is _HALF else pair.gradient_each
+        each(y, target, scale.ravel(), grad)
+    return output.deliver()
+
+
+def _both(pair, scale, y, target, loss, output):
+    if loss.reduction == "none":
+        return _loss(pair, y, target, loss), _gradient(pair, scale, y, target, output)
+    grad = output.array.ravel()
+    total = pair.both(y.ravel(), target.ravel(), scale, grad)
+    return loss.total(total), output.deliver()
+
+
+def mse_loss(y, target, *, reduction="mean", out=None):
+    return _loss(_MSE, *checks.forward("mse_loss", y, target, reduction, out))
+
+
+def mse_loss_backward(grad_out, y, target, *, reduction="mean", out=None):
+    return _gradient(_MSE, *checks.backward("mse_loss_backward", grad_out, y, target, reduction, out))
+
+
+def mse_loss_with_grad(y, target, *, reduction="mean", out=None):
+    return _both(_MSE, *checks.with_grad("mse_loss_with_grad", y, target, reduction, out))
+
+
+def half_squared_error(y, target, *, reduction="mean", out=None):
+    return _loss(_HALF, *checks.forward("half_squared_error", y, target, reduction, out, by_row=True))
+
+
+def half_squared_error_backward(grad_out, y, target, *, reduction="mean", out=None):
+    name = "half_squared_error_backward"
+    return _gradient(_HALF, *checks.backward(name, grad_out, y, target, reduction, out, by_row=True))
+
+
+def half_squared_error_with_grad(y, target, *, reduction="mean", out=None):
+    name = "half_squared_error_with_grad"
+    return _both(_HALF, *checks.with_grad(name, y, target, reduction, out, by_row=True))
+
+
+def binary_cross_entropy(y, target, *, reduction="mean", out=None):
+    return _loss(_CHANCE, *checks.forward("binary_cross_entropy", y, target, reduction, out))
+
+
+def binary_cross_entropy_backward(grad_out, y, target, *, reduction="mean", out=None):
+    name = "binary_cross_entropy_backward"
+    return _gradient(_CHANCE, *checks.backward(name, grad_out, y, target, reduction, out))
+
+
+def binary_cross_entropy_with_grad(y, target, *, reduction="mean", out=None):
+    return _both(_CHANCE, *checks.with_grad("binary_cross_entropy_with_grad", y, target, reduction, out))
+
+
+def binary_cross_entropy_with_logits(logits, target, *, reduction="mean", out=None):
+    name = "binary_cross_entropy_with_logits"
+    return _loss(_LOGIT, *checks.forward(name, logits, target, reduction, out, first="logits"))
+
+
+def binary_cross_entropy_with_logits_backward(grad_out, logits, target, *, reduction="mean", out=None):
+    name = "binary_cross_entropy_with_logits_backward"
+    return _gradient(_LOGIT, *checks.backward(name, grad_out, logits, target, reduction, out, first="logits"))
+
+
+def binary_cross_entropy_with_logits_with_grad(logits, target, *, reduction="mean", out=None):
+    name = "binary_cross_entropy_with_logits_with_grad"
+    return _both(_LOGIT, *checks.with_grad(name, logits, target, reduction, out, first="logits"))
+
+
+# ----------------------------------------------------------------------------------------------------
+# Cross-entropy. Arrays are flat; short rows are taken many at once, so that the exponentials run over a long
+# piece. x - max and then its exponential stand in the gradient's place, or in a buffer where no gradient is
+# wanted, which an array without elements says.
+
+
+@njit
+def _largest(x, lanes):
+    """As many comparisons at a time as there are lanes."""
+    best, rounds = x[0], x.size // lanes.size
+    if rounds:
+        lanes[:] = x[: lanes.size]
+        for start in range(lanes.size, rounds * lanes.size, lanes.size):
+            piece = x[start : start + lanes.size]
+            for j in range(lanes.size):
+                lanes[j] = piece[j] if piece[j] > lanes[j] else lanes[j]
+        for j in range(lanes.size):
+            best = lanes[j] if lanes[j] > best else best
+    for j in range(rounds * lanes.size, x.size):
+        best = x[j] if x[j] > best else best
+    return best
+
+
+@njit
+def _open_row(x, lanes, e):
+    """x - max to e; an infinite x takes all."""
+    top = _largest(x, lanes)
+    zero, infinite = real(0, top), real(math.inf, top)
+    for j in range(x.size):
+        below = x[j] - top
+        e[j] = zero if x[j] == infinite else below
+
+
+@njit
+def _exponentials(e):
+    for j in range(e.size):
+        e[j] = vmath.exp(e[j])
+
+
+@njit
+def _close_labelled(e, label, smoothing, scale, has_grad):
+    """The sum of the exponentials, less 1; the gradient in their place.
+
+    The label's own is kept apart: neither log p nor p - 1 = -rest / sum cancels for p near 1.
+    """
+    own = np.float64(e[label])
+    e[label] = 0
+    rest = _sum(e)
+    if has_grad:
+        even, factor = smoothing / e.size, scale / (own + rest)
+        # Without smoothing, nothing may not become NaN where the scale is infinite.
+        shift, kept = (scale * even, scale * (smoothing - even)) if smoothing != 0 else (0.0, 0.0)
+        factor_of_all, even_of_all = e.dtype.type(factor), e.dtype.type(shift)
+        for j in range(e.size):
+            e[j] = e[j] * factor_of_all - even_of_all
+        e[label] = kept - rest * factor
+    return rest + (own - 1)
+
+
+@njit
+def _close_expected(e, q, mass, smoothing, scale, has_grad):
+    """The sum of the exponentials, less 1; the gradient in their place."""
+    total = _sum(e)
+    if has_grad:
+        ratio, factor = e.dtype.type(mass / total), e.dtype.type(scale)
+        hard, even = e.dtype.type(1 - smoothing), e.dtype.type(smoothing / e.size)
+        for j in range(e.size):
+            e[j] = (e[j] * ratio - (hard * q[j] + even)) * factor
+    return total - 1
+
+
+@_reordered
+def _sum_products(q, e, smoothing):
+    """The sum of p * e, p = (1 - smoothing) q + smoothing / length; where p = 0, e may be minus infinity."""
+    hard, even = e.dtype.type(1 - smoothing), e.dtype.type(smoothing / e.size)
+    total = 0.0
+    for j in range(e.size):
+        p = hard * q[j] + even
+        product = p * e[j]
+        total += real(0, p) if p == 0 else product
+    return total
+
+
+@njit
+def _finish(terms, mass, excess, expected):
+    """The losses of some rows."""
+    for i in range(terms.size):
+        terms[i] = mass[i] * vmath.log1p(excess[i]) - expected[i]
+
+
+@njit
+def _labelled_rows(x, labels, ignored, smoothing, scales, terms, grad):
+    """The loss of each row to `terms`, its gradient to `grad`."""
+    length = x.size // max(labels.size, 1)
+    together = max(1, _PIECE // max(length, 1))
+    buffer, lanes = np.empty(0 if grad.size else together * length, x.dtype), np.empty(_LANES, x.dtype)
+    excess, expected, mass = np.zeros(together), np.zeros(together), np.ones(together)
+    for first in range(0, labels.size, together):
+        rows = min(together, labels.size - first)
+        base = first * length
+        e = grad[base : base + rows * length] if grad.size else buffer[: rows * length]
+        for i in range(rows):
+            label, row = labels[first + i], e[i * length : (i + 1) * length]
+            _open_row(x[base + i * length : base + (i + 1) * length], lanes, row)
+            expected[i] = 0
+            if label != ignored:
+                if smoothing < 1:
+                    expected[i] = (1 - smoothing) * row[label]
+                if smoothing > 0:
+                    expected[i] += smoothing / length * _sum(row)
+        _exponentials(e)
+        for i in range(rows):
+            label, row = labels[first + i], e[i * length : (i + 1) * length]
+            scale = scales[first + i if scales.size > 1 else 0]
+            if label == ignored:
+                excess[i] = 0
+                row[:] = 0
+            else:
+                excess[i] = _close_labelled(row, label, smoothing, scale, grad.size > 0)
+        _finish(terms[first : first + rows], mass, excess, expected)
+
+
+@njit
+def _expected_rows(x, q, count, smoothing, scales, terms, grad):
+    """The loss of each of `count` rows to `terms`, its gradient to `grad`."""
+    length = x.size // max(count, 1)
+    together = max(1, _PIECE // max(length, 1))
+    buffer, lanes = np.empty(0 if grad.size else together * length, x.dtype), np.empty(_LANES, x.dtype)
+    excess, expected, mass = np.zeros(together), np.zeros(together), np.ones(together)
+    for first in range(0, count, together):
+        rows = min(together, count - first)
+        base = first * length
+        e = grad[base : base + rows * length] if grad.size else buffer[: rows * length]
+        for i in range(rows):
+            start, end = base + i * length, base + (i + 1) * length
+            row = e[i * length : (i + 1) * length]
+            _open_row(x[start:end], lanes, row)
+            expected[i] = _sum_products(q[start:end], row, smoothing)
+            mass[i] = (1 - smoothing) * _sum(q[start:end]) + smoothing
+        _exponentials(e)
+        for i in range(rows):
+            start, end = base + i * length, base + (i + 1) * length
+            row = e[i * length : (i + 1) * length]
+            scale = scales[first + i if scales.size > 1 else 0]
+            excess[i] = _close_expected(row, q[start:end], mass[i], smoothing, scale, grad.size > 0)
+        _finish(terms[first : first + rows], mass, excess, expected)
+
+
+def _rows(classes, scale, terms, grad):
+    logits, scales = classes.logits.ravel(), np.array(scale, np.float64, ndmin=1).ravel()
+    if classes.target.ndim == 1:
+        _labelled_rows(logits, classes.target, classes.ignored, classes.smoothing, scales, terms, grad)
+    else:
+        probabilities = classes.target.ravel()
+        _expected_rows(logits, probabilities, len(classes.target), classes.smoothing, scales, terms, grad)
+
+
+def _terms(classes, loss):
+    """Where the losses of the rows go."""
+    return loss.array.ravel() if loss.reduction == "none" else np.empty(len(classes.target))
+
+
+def _loss_of(loss, terms):
+    return loss.deliver() if loss.reduction == "none" else loss.total(_sum(terms))
+
+
+def cross_entropy(logits, target, *, reduction="mean", ignore_index=None, label_smoothing=0, out=None):
+    classes, loss = checks.cross_entropy(
+        "cross_entropy", logits, target, reduction, ignore_index, label_smoothing, out
+    )
+    terms = _terms(classes, loss)
+    _rows(classes, 1.0, terms, np.empty(0, classes.logits.dtype))
+    return _loss_of(loss, terms)
+
+
+def cross_entropy_backward(
+    grad_out, logits, target, *, reduction="mean", ignore_index=None, label_smoothing=0, out=None
+):
+    scale, classes, output = checks.cross_entropy_backward(
+        "cross_entropy_backward", grad_out, logits, target, reduction, ignore_index, label_smoothing, out
+    )
+    _rows(classes, scale, np.empty(0), output.array.ravel())
+    return output.deliver()
+
+
+def cross_entropy_with_grad(
+    logits, target, *, reduction="mean", ignore_index=None, label_smoothing=0, out=None
+):
+    scale, classes, loss, output = checks.cross_entropy_with_grad(
+        "cross_entropy_with_grad", logits, target, reduction, ignore_index, label_smoothing, out
+    )
+    terms = _terms(classes, loss)
+    _rows(classes, scale, terms, output.array.ravel())
+    return _loss_of(loss, terms), output.deliver()
