@@ -1,0 +1,66 @@
+"""Options and parameters of the test run.
+
+`--backend=numpy` (or numba, cython, cython-avx2, ...; several with commas) narrows the backends. The variable
+`FASTNN_TEST_BACKENDS` lists in the same words which must be there; `FASTNN_BUILD=require` means that compiled
+ones must. What must be there and is not fails; nothing is skipped for being absent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from backends import DTYPES, tested_backends
+from hypothesis import HealthCheck, settings
+
+from fastnn._contract import KERNELS
+
+settings.register_profile(
+    "fastnn",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("fastnn")
+
+_TALLY: Counter[str] = Counter()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", default="", help="test only these backends: numpy, cython-avx2, ...")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kernels(having=...): only kernels for which having(kernel) is true")
+    config.addinivalue_line("markers", "backends(having=...): only those for which having(backend) is true")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Kernel, then dtype, then backend, so that the cases of a kernel are made once for all backends."""
+
+    def marked(marker: str, all_of_them: Iterable[Any]) -> list[Any]:
+        mark = metafunc.definition.get_closest_marker(marker)
+        return [one for one in all_of_them if mark is None or mark.kwargs["having"](one)]
+
+    if "kernel" in metafunc.fixturenames:
+        metafunc.parametrize("kernel", marked("kernels", KERNELS.values()), ids=lambda kernel: kernel.name)
+    if "dtype" in metafunc.fixturenames:
+        metafunc.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+    if "backend" in metafunc.fixturenames:
+        backends = tested_backends(metafunc.config.getoption("--backend"))
+        metafunc.parametrize("backend", marked("backends", backends), ids=str)
+
+
+@pytest.fixture(scope="session")
+def tally() -> Counter[str]:
+    """How many cases each battery has compared; printed at the end of the run."""
+    return _TALLY
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _TALLY:
+        counts = ", ".join(f"{count} of {battery}" for battery, count in _TALLY.items())
+        terminalreporter.write_line(f"{len(KERNELS)} kernels, {len(DTYPES)} dtypes; cases passed: {counts}")

@@ -1,0 +1,177 @@
+"""Numbers that break naive formulas: huge and infinite logits, and sums too long for float32."""
+
+import math
+
+import numpy as np
+import pytest
+
+INF, NAN = math.inf, math.nan
+HUGE = (1e4, -1e4, INF, -INF, NAN)
+
+
+def exactly(result, expected):
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.fixture(autouse=True)
+def _no_floating_point_warning():
+    """A stable formula neither overflows nor divides by zero on the way."""
+    with np.errstate(all="raise", under="ignore"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("step", (1, 0, 1, 0, NAN)),
+        ("sign", (1, -1, 1, -1, NAN)),
+        ("relu", (1e4, 0, INF, 0, NAN)),
+        ("elu", (1e4, -1, INF, -1, NAN)),
+        ("gelu", (1e4, 0, INF, 0, NAN)),
+        ("silu", (1e4, 0, INF, 0, NAN)),
+        ("mish", (1e4, 0, INF, 0, NAN)),
+        ("softplus", (1e4, 0, INF, 0, NAN)),
+        ("sigmoid", (1, 0, 1, 0, NAN)),
+        ("hard_sigmoid", (1, 0, 1, 0, NAN)),
+        ("tanh", (1, -1, 1, -1, NAN)),
+        ("hard_tanh", (1, -1, 1, -1, NAN)),
+        ("step_derivative", (0, 0, 0, 0, NAN)),
+        ("sign_derivative", (0, 0, 0, 0, NAN)),
+        ("relu_derivative", (1, 0, 1, 0, NAN)),
+        ("elu_derivative", (1, 0, 1, 0, NAN)),
+        ("gelu_derivative", (1, 0, 1, 0, NAN)),
+        ("silu_derivative", (1, 0, 1, 0, NAN)),
+        ("mish_derivative", (1, 0, 1, 0, NAN)),
+        ("softplus_derivative", (1, 0, 1, 0, NAN)),
+        ("sigmoid_derivative", (0, 0, 0, 0, NAN)),
+        ("hard_sigmoid_derivative", (0, 0, 0, 0, NAN)),
+        ("tanh_derivative", (0, 0, 0, 0, NAN)),
+        ("hard_tanh_derivative", (0, 0, 0, 0, NAN)),
+        ("softsign_derivative", (1 / 10001**2, 1 / 10001**2, 0, 0, NAN)),
+    ],
+)
+def test_limits_of_activations(backend, dtype, name, expected):
+    result = getattr(backend, name)(np.array(HUGE, dtype))
+    np.testing.assert_allclose(result, np.array(expected, dtype), rtol=8 * np.finfo(dtype).eps, atol=0)
+
+
+def test_small_numbers_keep_their_digits(backend, dtype):
+    """Where 1 + x is 1, and where the result is smaller than any normal number."""
+    tiny = np.finfo(dtype).tiny
+    x = np.array([1e-20, -1e-20, 1e-30, -1e-30, tiny, -tiny, tiny / 4], dtype)
+    exactly(backend.tanh(x), x)
+    exactly(backend.elu(x), x)
+    exactly(backend.softsign(x), np.array(x / (1 + np.abs(x))))
+    low = np.array([-20, -50, -80], dtype)
+    for name in ("sigmoid", "softplus"):
+        np.testing.assert_allclose(
+            getattr(backend, name)(low), np.exp(low), rtol=1e-6 if dtype == np.float32 else 3e-9
+        )
+
+
+def test_softmax_at_any_logits(backend, dtype):
+    x = np.array([[1e4, 0, -1e4], [-1e4, -1e4, -1e4], [0, -INF, -INF], [1e4, 1e4, -INF]], dtype)
+    third = dtype(1) / dtype(3)
+    exactly(backend.softmax(x), np.array([[1, 0, 0], [third] * 3, [1, 0, 0], [0.5, 0.5, 0]], dtype))
+    log_third, log_half = -np.log(dtype(3)), -np.log(dtype(2))
+    expected = [[0, -1e4, -2e4], [log_third] * 3, [0, -INF, -INF], [log_half, log_half, -INF]]
+    np.testing.assert_allclose(
+        backend.log_softmax(x), np.array(expected, dtype), rtol=4 * np.finfo(dtype).eps
+    )
+
+
+def test_cross_entropy_at_any_logits(backend, dtype):
+    x = np.array([[1e4, 0, -1e4], [-1e4, -1e4, -1e4], [0, -INF, -INF]], dtype)
+    losses = backend.cross_entropy(x, np.array([0, 1, 0]), reduction="none")
+    np.testing.assert_allclose(losses, [0, math.log(3), 0], rtol=4 * np.finfo(dtype).eps)
+    losses = backend.cross_entropy(x, np.array([2, 1, 1]), reduction="none")
+    np.testing.assert_allclose(losses, [2e4, math.log(3), INF], rtol=4 * np.finfo(dtype).eps)
+    grad = backend.cross_entropy_backward(1.0, x, np.array([2, 1, 0]), reduction="sum")
+    third = 1 / 3
+    expected = [[1, 0, -1], [third, third - 1, third], [0, 0, 0]]
+    np.testing.assert_allclose(grad, expected, rtol=8 * np.finfo(dtype).eps)
+
+
+def test_binary_cross_entropy_at_any_logits(backend, dtype):
+    x = np.array([1e4, -1e4, 1e4, -1e4, INF, -INF, INF, -INF, 0], dtype)
+    target = np.array([1, 0, 0, 1, 1, 0, 0, 1, 0.5], dtype)
+    losses = backend.binary_cross_entropy_with_logits(x, target, reduction="none")
+    expected = [0, 0, 1e4, 1e4, 0, 0, INF, INF, math.log(2)]
+    np.testing.assert_allclose(losses, np.array(expected, dtype), rtol=2 * np.finfo(dtype).eps)
+    grad = backend.binary_cross_entropy_with_logits_backward(np.ones_like(x), x, target, reduction="none")
+    exactly(grad, [0, 0, 1, -1, 0, 0, 1, -1, 0])
+
+
+def test_binary_cross_entropy_of_certainties(backend, dtype):
+    """A certain and wrong prediction costs what PyTorch charges, 100, and is not infinite."""
+    y, target = np.array([0, 1, 0, 1], dtype), np.array([0, 1, 1, 0], dtype)
+    exactly(backend.binary_cross_entropy(y, target, reduction="none"), [0, 0, 100, 100])
+    assert np.all(np.isfinite(backend.binary_cross_entropy_backward(1.0, y, target)))
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 3], [-1, 0], [0, 2**40], [-(2**62), 0]], ids=["above", "below", "far above", "far below"]
+)
+def test_labels_out_of_range(backend, dtype, labels):
+    logits, grad = np.zeros((2, 3), dtype), np.full((2, 3), 7, dtype)
+    calls = {
+        "cross_entropy": lambda: backend.cross_entropy(logits, labels),
+        "cross_entropy_backward": lambda: backend.cross_entropy_backward(1.0, logits, labels, out=grad),
+        "cross_entropy_with_grad": lambda: backend.cross_entropy_with_grad(logits, labels, out=grad),
+    }
+    for name, call in calls.items():
+        with pytest.raises(IndexError, match=f"^{name}: target "):
+            call()
+    exactly(grad, 7)
+
+
+# ----------------------------------------------------------------------------------------------------
+# Sums in float32: 2^25 ones are 2^24 where a naive sum ends, since 2^24 + 1 is no float32
+
+MANY = 2**25
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "half_squared_error"])
+def test_mean_of_many_ones(backend, name):
+    y = np.ones((MANY, 1), np.float32)
+    loss = getattr(backend, name)(y, np.zeros_like(y))
+    assert loss == (1 if name == "mse_loss" else 0.5)
+    assert loss.dtype == np.float32
+
+
+def test_sum_of_many_ones(backend):
+    y = np.ones(MANY, np.float32)
+    assert backend.mse_loss(y, np.zeros_like(y), reduction="sum") == MANY
+    loss, _ = backend.mse_loss_with_grad(y, np.zeros_like(y), reduction="sum", out=y)
+    assert loss == MANY
+
+
+def test_mean_of_many_cross_entropies(backend):
+    logits, labels = np.zeros((2**22, 2), np.float32), np.zeros(2**22, np.int8)
+    assert backend.cross_entropy(logits, labels) == np.float32(math.log(2))
+
+
+def test_softmax_of_many(backend):
+    y = backend.softmax(np.zeros(MANY, np.float32))
+    assert y[0] == y[-1] == np.float32(1 / MANY)
+    log_y = backend.log_softmax(np.zeros(MANY, np.float32))
+    assert log_y[0] == log_y[-1] == np.float32(-math.log(MANY))
+
+
+def test_bias_gradient_of_many(backend):
+    grad_out, x, weight = (
+        np.ones((MANY, 1), np.float32),
+        np.ones((MANY, 1), np.float32),
+        np.ones((1, 1), np.float32),
+    )
+    _, _, grad_bias = backend.linear_backward(grad_out, x, weight, needs=(False, False, True))
+    assert grad_bias == MANY
+    images = grad_out.reshape(1, 1, 2**12, -1)
+    kernels = np.ones((1, 1, 1, 1), np.float32)
+    _, _, grad_bias = backend.conv2d_backward(images, images, kernels, needs=(False, False, True))
+    assert grad_bias == MANY
+
+
+def test_average_of_many(backend):
+    image = np.ones((1, 1, 2**12, MANY // 2**12), np.float32)
+    assert backend.avg_pool2d(image, image.shape[2:]).item() == 1
