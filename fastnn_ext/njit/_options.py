@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from llvmlite import ir
 from numba.core.caching import FunctionCache
-from numba.extending import intrinsic
 
 OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
@@ -36,18 +34,6 @@ def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         except (OSError, RuntimeError) as error:  # RuntimeError: no folder that can be written
             _warn(error)
     return dispatcher
-
-
-@intrinsic
-def wide(typing_context: Any) -> Any:
-    """Called in a function, lets its loops use all of an AVX-512 register; LLVM's own choice is half of it."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        attribute = '"prefer-vector-width"="512"'
-        set.add(builder.function.attributes, attribute)  # past llvmlite's list of attributes, which lacks it
-        return context.get_dummy_value()
-
-    return numba.types.none(), codegen
 
 
 class _TolerantCache(FunctionCache):
