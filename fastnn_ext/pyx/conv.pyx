@@ -11,7 +11,7 @@ from common cimport (
     empty_like, has_shape, is_plain, is_plain_of, real,
 )
 from conv_blocks cimport *
-from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, run_depthwise, run_pixels
+from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
 from fused cimport Activation, activation_of
 from libc.string cimport memset
@@ -225,6 +225,15 @@ cdef int backward_x(
     return 0
 
 
+cdef inline bint is_worth_transposing(const Job *job, Py_ssize_t itemsize) noexcept nogil:
+    """Whether channels side by side, with those of the next taps, make long rows, and the images are small enough."""
+    cdef Py_ssize_t plane = job.rows.length * job.columns.length * itemsize
+    cdef bint joined = job.columns.high - job.columns.low + 1 == job.columns.count
+    return (
+        job.channels >= MANY_CHANNELS or (joined and job.channels * job.columns.count >= LONG_ROW)
+    ) and 0 < plane * MANY_CHANNELS <= TRANSPOSED_BYTES
+
+
 cdef int backward_weight(
     const Convolution *conv, const real *grad_out, const real *x, real *grad_weight
 ) noexcept nogil:
@@ -239,6 +248,8 @@ cdef int backward_weight(
         return grad_weight_depthwise(&job, x, grad_out, grad_weight)
     if conv.channels_last:
         return grad_weight_pixels(&job, x, grad_out, grad_weight)
+    if is_worth_transposing(&job, sizeof(real)):
+        return grad_weight_transposed(&job, x, grad_out, grad_weight)
     return grad_weight_planes(&job, x, grad_out, grad_weight)
 
 

@@ -73,13 +73,20 @@ cdef extern from "engine/conv.h" nogil:
         const Lines *block, const double *a, Py_ssize_t a_rs, Py_ssize_t rows,
         const double *b, const Py_ssize_t *b_at, Py_ssize_t cols, double *c, Py_ssize_t c_rs
     )
+    void fnn_conv_transpose_f32(
+        float *target, Py_ssize_t target_rs, const float *source, Py_ssize_t source_rs, Py_ssize_t rows, Py_ssize_t cols
+    )
+    void fnn_conv_transpose_f64(
+        double *target, Py_ssize_t target_rs, const double *source, Py_ssize_t source_rs, Py_ssize_t rows,
+        Py_ssize_t cols
+    )
 
 cdef enum:
     # slots of the workspace
     TAPS = SLOT      # tables of taps, for height and width
     RUNS = SLOT + 2  # where the lanes of a block go
     SOURCE           # a block of the image in its frame
-    RESULT           # a block of the result that is spread over every second (third, ...) pixel
+    RESULT           # a block of the result that is spread over every second (third, ...) pixel, or transposed planes
     WEIGHT           # weights, or their gradient, with the channels of the result side by side
     BIAS             # the bias in whole vectors, or a line of sums
 
@@ -90,6 +97,9 @@ cdef enum:
     DOT_POSITIONS = 1024   # of a few lines, so that they stay in the first-level cache
     CHUNK_PIXELS = 256     # whose products are summed in registers
     BLOCK_BYTES = 1 << 19  # of a block of the image, of the result or of weights: fits the second-level cache
+    TRANSPOSED_BYTES = 1 << 20  # of some channels of an image that are put side by side
+    MANY_CHANNELS = 8           # or rows of so many channels and taps, which are worth it
+    LONG_ROW = 24
     MOST_BYTES = 6 << 20   # of a block of the image where a few pixels have that many channels
 
 cdef struct Taps:
@@ -251,6 +261,16 @@ cdef inline void copy_line(
             target[x] = source[x * step]
     for x in range(end, width):
         target[x] = 0
+
+
+cdef inline void transpose(
+    real *target, Py_ssize_t target_rs, const real *source, Py_ssize_t source_rs, Py_ssize_t rows, Py_ssize_t cols
+) noexcept nogil:
+    """target[j, i] = source[i, j]"""
+    if real is float:
+        fnn_conv_transpose_f32(target, target_rs, source, source_rs, rows, cols)
+    else:
+        fnn_conv_transpose_f64(target, target_rs, source, source_rs, rows, cols)
 
 
 cdef inline void run_tile(

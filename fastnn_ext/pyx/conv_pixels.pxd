@@ -402,7 +402,7 @@ cdef inline void add_pixel_products(
                 tile.b = source + place_of_tap(r, s, block, job) + v * lanes
                 to_tap = grad_weight + r * job.weight_row + s * job.weight_column + v * lanes
                 for i from 0 <= i < job.m by height:
-                    tile.a, tile.c = grad_out + i, to_tap + i * job.weight_i
+                    tile.a, tile.c = grad_out + i * job.result_i, to_tap + i * job.weight_i
                     run_tile(
                         source, tile, fnn_min(height, job.m - i), fnn_min(vecs, fnn_parts(width, lanes) - v)
                     )
@@ -422,7 +422,7 @@ cdef inline int grad_weight_pixels(
     memset(&block, 0, sizeof(Block))
     if not plan_pixels(&plan, job, sizeof(real)):
         return -1
-    tile.a_rs, tile.a_at, tile.b_at, tile.c_rs = 1, grad_at, source_at, job.weight_i
+    tile.a_rs, tile.a_at, tile.b_at, tile.c_rs = job.result_i, grad_at, source_at, job.weight_i
     tile.row_bias = tile.col_bias = NULL
     tile.accumulate = True
     while next_block(&block, &plan, job):
@@ -434,7 +434,48 @@ cdef inline int grad_weight_pixels(
             for first from 0 <= first < block.images * block.lines * block.columns by CHUNK_PIXELS:
                 tile.k = place_pixel_pairs(grad_at, source_at, first, &block, job)
                 add_pixel_products(
-                    &block, job, &tile, part, grad_out + group * job.m, grad_weight + group * job.weight_group
+                    &block, job, &tile, part, grad_out + group * job.m * job.result_i,
+                    grad_weight + group * job.weight_group
+                )
+    return 0
+
+
+cdef inline int grad_weight_transposed(
+    const Job *job, const real *source, const real *grad_out, real *grad_weight
+) noexcept nogil:
+    """`grad_weight_pixels` for the layout NCHW: some channels of an image at a time have their pixels side by side."""
+    cdef Py_ssize_t plane = job.rows.length * job.columns.length
+    cdef Py_ssize_t taps = job.rows.count * job.columns.count
+    cdef Py_ssize_t at_once = TRANSPOSED_BYTES // (plane * sizeof(real))
+    cdef Py_ssize_t channels = fnn_even_part(job.channels, at_once, lanes_of(source))
+    cdef real *pixels = <real *> fnn_workspace(RESULT, plane * channels * sizeof(real))
+    cdef real *sums = <real *> fnn_workspace(WEIGHT, job.m * taps * channels * sizeof(real))
+    cdef Py_ssize_t group, channel, image, i
+    cdef Job part = job[0]
+    if pixels == NULL or sums == NULL:
+        return -1
+    part.images = part.groups = 1
+    for group in range(job.groups):
+        for channel from 0 <= channel < job.channels by channels:
+            part.channels = fnn_min(channels, job.channels - channel)
+            part.weight_i, part.weight_channel, part.weight_column = taps * part.channels, 1, part.channels
+            part.weight_row = job.columns.count * part.channels
+            memset(sums, 0, job.m * taps * part.channels * sizeof(real))
+            for image in range(job.images):
+                transpose(
+                    pixels, part.channels,
+                    source + ((image * job.groups + group) * job.channels + channel) * plane, plane,
+                    part.channels, plane,
+                )
+                if grad_weight_pixels(
+                    &part, <const real *> pixels,
+                    grad_out + image * job.result_image + group * job.m * job.result_i, sums,
+                ) < 0:
+                    return -1
+            for i in range(job.m):
+                transpose(
+                    grad_weight + group * job.weight_group + i * job.weight_i + channel * job.weight_channel,
+                    taps, <const real *> sums + i * part.weight_i, part.channels, taps, part.channels,
                 )
     return 0
 

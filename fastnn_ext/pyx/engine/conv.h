@@ -5,6 +5,7 @@
  *                  lie in the image, and the matrix of patches that a plain product would need is never made
  *   conv_dots      sums of products along the lines of images, for the gradient of the weights
  *   conv_channels  depthwise, with the channels side by side
+ *   conv_transpose of planes to pixels and back
  */
 #ifndef FASTNN_CONV_H
 #define FASTNN_CONV_H

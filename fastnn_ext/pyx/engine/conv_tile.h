@@ -262,6 +262,15 @@ FNN_STATIC void FNN_NAME(conv_run_channels)(const fnn_conv_channels *t, ptrdiff_
     }
 }
 
+/* target[j, i] = source[i, j]. */
+FNN_STATIC void FNN_NAME(conv_transpose)(FNN_REAL *target, ptrdiff_t target_rs, const FNN_REAL *source,
+                                         ptrdiff_t source_rs, ptrdiff_t rows, ptrdiff_t cols)
+{
+    for (ptrdiff_t i = 0; i < rows; i += FNN_LANES)
+        FNN_NAME(transpose_rows)(target + i, target_rs, source + i * source_rs, source_rs,
+                                 fnn_min(FNN_LANES, rows - i), cols, 0, 0);
+}
+
 #undef FNN_VEC
 #undef FNN_REAL
 #undef FNN_REAL_BITS
