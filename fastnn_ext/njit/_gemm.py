@@ -1,15 +1,12 @@
 """Matrix products: the blocking, the packing and the choice of path around the register tiles of `_tiles`.
 
-`multiply` takes operands of any kind that can show their rows (on the left) or columns (on the right) the way
-tiles read them: `rows_of` and `columns_of` are chosen by the operand's type, and a convolution plugs its
-patches in by overloading them. `matmul` multiplies plain matrices and knows the paths that pack nothing.
+`matmul` multiplies matrices and knows the paths that pack nothing. `multiply_lines` multiplies where the terms of
+a sum lie anywhere in memory, as those of a convolution do.
 """
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from ._options import OPTIONS, njit
+from ._options import njit
 from ._tiles import (
     DOT_COLUMNS,
     DOT_ROWS,
@@ -24,6 +21,7 @@ from ._tiles import (
     dot_tile,
     multiply_panel,
     offset,
+    one_run,
     pointer,
     transpose_tile,
     zero,
@@ -70,22 +68,6 @@ def _even_block(size, most, unit):
 # Operands
 
 
-def rows_of(a, i, rows, p, depth, panel):
-    """(matrix, step): the Matrix of a[i:i+TILE_ROWS, p:p+depth] and the distance to the next TILE_ROWS rows.
-
-    In place, or written to `panel` if that has any room: tile by tile, each as depth x TILE_ROWS.
-    """
-    raise NotImplementedError("compiled code only")
-
-
-def columns_of(b, p, depth, j, columns, width, panel):
-    """(matrix, step): the Matrix of b[p:p+depth, j:j+width] and the distance to the next `width` columns.
-
-    In place, or written to `panel` if that has any room: `width` by `width` columns, each as depth x width.
-    """
-    raise NotImplementedError("compiled code only")
-
-
 @internal
 def pack(source, depth, columns, width, panel):
     """Write source[:depth, :columns], whose rows or columns are contiguous, as panels of depth x width.
@@ -105,32 +87,30 @@ def pack(source, depth, columns, width, panel):
             transpose_tile((count, min(lanes, depth - p)), block, part(into, p, 0))
 
 
-def _is_matrix(operand):
-    return isinstance(operand, types.NamedTuple) and operand.instance_class is Matrix
+@internal
+def _rows_of(a, i, rows, p, depth, panel):
+    """(matrix, step): the Matrix of a[i:i+rows, p:p+depth] and the distance to its next TILE_ROWS rows.
+
+    In place, or written to `panel` if that has any room: tile by tile, each as depth x TILE_ROWS.
+    """
+    view = part(a, i, p)
+    if panel.size == 0:
+        return view, TILE_ROWS * a.row
+    pack(_transposed(view), depth, rows, TILE_ROWS, panel)
+    return Matrix(pointer(panel), 1, TILE_ROWS), TILE_ROWS * depth
 
 
-@overload(rows_of, jit_options=OPTIONS)
-def _rows_of_matrix(a, i, rows, p, depth, panel):
-    def view_or_pack(a, i, rows, p, depth, panel):
-        view = part(a, i, p)
-        if panel.size == 0:
-            return view, TILE_ROWS * a.row
-        pack(_transposed(view), depth, rows, TILE_ROWS, panel)
-        return Matrix(pointer(panel), 1, TILE_ROWS), TILE_ROWS * depth
+@internal
+def _columns_of(b, p, depth, j, columns, width, panel):
+    """(matrix, step): the Matrix of b[p:p+depth, j:j+columns] and the distance to its next `width` columns.
 
-    return view_or_pack if _is_matrix(a) else None
-
-
-@overload(columns_of, jit_options=OPTIONS)
-def _columns_of_matrix(b, p, depth, j, columns, width, panel):
-    def view_or_pack(b, p, depth, j, columns, width, panel):
-        view = part(b, p, j)
-        if panel.size == 0:
-            return view, width
-        pack(view, depth, columns, width, panel)
-        return Matrix(pointer(panel), width, 1), width * depth
-
-    return view_or_pack if _is_matrix(b) else None
+    In place, or written to `panel` if that has any room: `width` by `width` columns, each as depth x width.
+    """
+    view = part(b, p, j)
+    if panel.size == 0:
+        return view, width
+    pack(view, depth, columns, width, panel)
+    return Matrix(pointer(panel), width, 1), width * depth
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -145,24 +125,24 @@ def _multiply_blocks(m, n, k, a, b, start, c, width, blocks, a_panel, b_panel):
         depth = min(depth_block, k - p)
         for j in range(0, n, column_block):
             columns = min(column_block, n - j)
-            right, next_columns = columns_of(b, p, depth, j, columns, width, b_panel)
+            right, next_columns = _columns_of(b, p, depth, j, columns, width, b_panel)
             for i in range(0, m, row_block):
                 rows = min(row_block, m - i)
-                left, next_rows = rows_of(a, i, rows, p, depth, a_panel)
+                left, next_rows = _rows_of(a, i, rows, p, depth, a_panel)
                 for r in range(0, rows, step):
                     a_rows = Matrix(offset(left.data, r // TILE_ROWS * next_rows), left.row, left.col)
                     b_columns = right
                     for q in range(0, columns, width):
                         shape = (min(step, rows - r), min(width, columns - q), depth)
                         initial, target = part(start, i + r, j + q), part(c, i + r, j + q)
-                        multiply_panel(shape, a_rows, next_rows, b_columns, initial, target)
+                        multiply_panel(shape, a_rows, next_rows, b_columns, one_run(), initial, target)
                         b_columns = Matrix(offset(b_columns.data, next_columns), right.row, 1)
         start = c
 
 
 @internal
 def multiply(m, n, k, a, b, start, c, pack_a, pack_b, empty):
-    """c = start + a @ b for operands of any kind, packed or in place.
+    """c = start + a @ b with operands packed or in place.
 
     The columns of c are contiguous, and those of b in place. `empty` is an array of the dtype and no
     elements.
@@ -188,6 +168,34 @@ def multiply(m, n, k, a, b, start, c, pack_a, pack_b, empty):
         b_panel = np.empty((column_block + width) * depth_block + lanes * width, empty.dtype)
     blocks = (row_block, column_block, depth_block, step)
     _multiply_blocks(m, n, k, a, b, start, c, width, blocks, a_panel, b_panel)
+
+
+@internal
+def multiply_lines(
+    lines, shape, a, a_line, b, b_line, a_runs, b_runs, start, start_line, c, c_line, itemsize
+):
+    """c[l] = start[l] + sum of the runs of a[l] @ b[l] for `lines` products of shape (rows, columns, depth).
+
+    Line l is so far from line 0, as run i is a_runs[i] and b_runs[i] elements from run 0. The columns of b and
+    c are contiguous.
+    """
+    rows, columns, depth = shape
+    lanes = VECTOR_BYTES // itemsize
+    width = _even_block(columns, (ONE_ROW_VECTORS if rows == 1 else TILE_VECTORS) * lanes, lanes)
+    together = max(1, _DEPTH // max(depth, 1))
+    for first in range(0, max(a_runs.size, 1), together):
+        number = min(together, a_runs.size - first)
+        runs = number, offset(pointer(a_runs), first), offset(pointer(b_runs), first)
+        for line in range(lines):
+            left = Matrix(offset(a.data, line * a_line), a.row, a.col)
+            right = Matrix(offset(b.data, line * b_line), b.row, 1)
+            initial = Matrix(offset(start.data, line * start_line), start.row, start.col)
+            target = Matrix(offset(c.data, line * c_line), c.row, 1)
+            for j in range(0, columns, width):
+                piece = rows, min(width, columns - j), depth
+                from_start, to = part(initial, 0, j), part(target, 0, j)
+                multiply_panel(piece, left, TILE_ROWS * a.row, part(right, 0, j), runs, from_start, to)
+        start, start_line = c, c_line
 
 
 @internal

@@ -165,15 +165,18 @@ def _store(simd: _Vectors, sums: Any, parts: Any, c: Any, row: Any) -> None:
 # Sums this long give c time to arrive.
 _LONG_DEPTH = 16
 _POINTERS = frozenset({"a", "b", "start", "c", "source", "target"})
+_INT_POINTERS = frozenset({"a_runs", "b_runs"})
 
 
 def _tile(
     element, lanes, rows, vectors, builder,
-    tiles, columns, depth, a, a_row, a_col, a_tile, b, b_row, start, start_row, start_col, c, c_row,
+    tiles, columns, runs, a_runs, b_runs, depth, a, a_row, a_col, a_tile, b, b_row, start, start_row, start_col,
+    c, c_row,
 ):  # fmt: skip
     """c = start + a @ b as sums of outer products, for `tiles` tiles one below the other.
 
-    The last vector of a row may be partly filled. In a, tiles are a_tile elements apart.
+    The terms are `runs` runs of `depth` each; run i is a_runs[i] and b_runs[i] elements from the first. The last
+    vector of a row may be partly filled. In a, tiles are a_tile elements apart.
     """
     simd = _Vectors(builder, element, lanes)
     offsets = [_INT(v * lanes) for v in range(vectors)]
@@ -187,21 +190,25 @@ def _tile(
         for row in sums:
             for total in row:
                 builder.store(simd.zero, total)
-        with builder.if_then(builder.icmp_signed(">", depth, _INT(_LONG_DEPTH))):
+        with builder.if_then(builder.icmp_signed(">", builder.mul(runs, depth), _INT(_LONG_DEPTH))):
             # c comes from a far cache while the products are summed.
             for row_target in _rows(builder, target, c_row, rows):
                 for at in offsets:
                     simd.prefetch(builder.gep(row_target, [at]))
-        with cgutils.for_range(builder, depth) as step:
-            b_at = builder.gep(b, [builder.mul(step.index, b_row)])
-            a_at = builder.mul(step.index, a_col)
-            b_vectors = [
-                simd.load(builder.gep(b_at, [at]), mask if MASKED_LOADS else None) for at, mask in parts
-            ]
-            for row, source in zip(sums, a_rows, strict=True):
-                factor = simd.splat(builder.load(builder.gep(source, [a_at])))
-                for total, vector in zip(row, b_vectors, strict=True):
-                    simd.add_product(total, factor, vector)
+        with cgutils.for_range(builder, runs) as run:
+            a_run = builder.load(builder.gep(a_runs, [run.index]))
+            b_run = builder.gep(b, [builder.load(builder.gep(b_runs, [run.index]))])
+            run_rows = [builder.gep(source, [a_run]) for source in a_rows]
+            with cgutils.for_range(builder, depth) as step:
+                b_at = builder.gep(b_run, [builder.mul(step.index, b_row)])
+                a_at = builder.mul(step.index, a_col)
+                b_vectors = [
+                    simd.load(builder.gep(b_at, [at]), mask if MASKED_LOADS else None) for at, mask in parts
+                ]
+                for row, source in zip(sums, run_rows, strict=True):
+                    factor = simd.splat(builder.load(builder.gep(source, [a_at])))
+                    for total, vector in zip(row, b_vectors, strict=True):
+                        simd.add_product(total, factor, vector)
         _add_start(
             simd, sums, parts, builder.gep(start, [builder.mul(first, start_row)]), start_row, start_col
         )
@@ -344,7 +351,7 @@ class _Table:
             functions = _functions(self._element, self.lanes)
             for number, write in functions.items():
                 _, *parameters = inspect.signature(write).parameters
-                kinds = [self._element.as_pointer() if name in _POINTERS else _INT for name in parameters]
+                kinds = [self._kind(name) for name in parameters]
                 function = ir.Function(module, ir.FunctionType(_VOID, kinds), f"{self._name}_{number}")
                 builder = ir.IRBuilder(function.append_basic_block())
                 write(builder, *function.args)
@@ -354,6 +361,11 @@ class _Table:
             for number in functions:
                 self._addresses[number] = library.get_pointer_to_function(f"{self._name}_{number}")
             self._library = library
+
+    def _kind(self, parameter: str) -> ir.Type:
+        if parameter in _POINTERS:
+            return self._element.as_pointer()
+        return _INT.as_pointer() if parameter in _INT_POINTERS else _INT
 
     def call(self, builder: ir.IRBuilder, number: ir.Value, arguments: Sequence[ir.Value]) -> None:
         """Write a call of the function of that number."""
@@ -402,21 +414,24 @@ def _unpack(builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -
 
 
 @intrinsic
-def multiply_panel(typing_context, shape, a, a_tile, b, start, c):
+def multiply_panel(typing_context, shape, a, a_tile, b, runs, start, c):
     """c = start + a @ b for shape (rows, columns, depth): any rows, at most TILE_VECTORS vectors of columns.
 
     A single row may have ONE_ROW_VECTORS. The columns of b and c are contiguous; start has column stride
-    1, or 0 to repeat one number along each row. In a, every TILE_ROWS rows are a_tile elements apart.
+    1, or 0 to repeat one number along each row. In a, every TILE_ROWS rows are a_tile elements apart. `runs` is
+    (number, pointer, pointer) for a sum of so many products, whose a and b are so far from the first: windows of
+    an image are multiplied where they lie.
     """
 
     def codegen(context, builder, signature, values):
-        table, (rows, columns, depth), a, a_tile, b, start, c = _unpack(builder, signature, values)
+        table, (rows, columns, depth), a, a_tile, b, runs, start, c = _unpack(builder, signature, values)
         vectors = builder.sdiv(builder.add(columns, _INT(table.lanes - 1)), _INT(table.lanes))
 
         def call(tiles, height):
             first = builder.mul(height, _INT(ONE_ROW_VECTORS))
             number = builder.add(first, builder.sub(vectors, _INT(ONE_ROW_VECTORS + 1)))
-            table.call(builder, number, [tiles, columns, depth, *a, a_tile, *b[:2], *start, *c[:2]])
+            operands = [*runs, depth, *a, a_tile, *b[:2]]
+            table.call(builder, number, [tiles, columns, *operands, *start, *c[:2]])
 
         whole, rest = builder.sdiv(rows, _INT(TILE_ROWS)), builder.srem(rows, _INT(TILE_ROWS))
         with builder.if_then(builder.icmp_signed(">", whole, _INT(0))):
@@ -428,7 +443,7 @@ def multiply_panel(typing_context, shape, a, a_tile, b, start, c):
             call(_INT(1), rest)
         return context.get_dummy_value()
 
-    return types.void(shape, a, a_tile, b, start, c), codegen
+    return types.void(shape, a, a_tile, b, runs, start, c), codegen
 
 
 @intrinsic
@@ -497,6 +512,18 @@ def offset(typing_context, base, count):
         return builder.gep(values[0], [values[1]])
 
     return base(base, types.intp), codegen
+
+
+@intrinsic
+def one_run(typing_context):
+    """The `runs` of a sum that is a single product."""
+    integers = types.CPointer(types.int64)
+
+    def codegen(context, builder, signature, values):
+        none = cgutils.global_constant(builder, "one_run", _INT(0))
+        return cgutils.pack_struct(builder, [_INT(1), none, none])
+
+    return types.Tuple([types.int64, integers, integers])(), codegen
 
 
 @intrinsic
