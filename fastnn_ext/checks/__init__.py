@@ -7,8 +7,9 @@ the same class with the same words from every backend. A check hands back plain 
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from numbers import Real
 from typing import Any
 
@@ -91,10 +92,7 @@ def plain(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
 
 def checked_size(function: str, argument: str, shape: Iterable[int], itemsize: int = 8) -> None:
     """A ValueError where an array of `shape` could not be addressed (sizes are multiplied as Python integers)."""
-    size = itemsize
-    for length in shape:
-        size *= int(length)
-    if size > _MAX_BYTES:
+    if itemsize * math.prod(map(int, shape)) > _MAX_BYTES:
         raise wrong(
             ValueError, function, argument, f"would have shape {tuple(shape)}", "a size that fits in memory"
         )
@@ -102,11 +100,10 @@ def checked_size(function: str, argument: str, shape: Iterable[int], itemsize: i
 
 def floats(function: str, **arguments: Any) -> tuple[list[Any], list[Any], np.dtype[Any]]:
     """Plain arrays of one compute dtype from `arguments`, the originals, and the result's dtype; no bias is None."""
-    values = list(arguments.values())
-    if all(_is_ready(value) or _is_left_out(name, value) for name, value in arguments.items()):
-        dtypes = {value.dtype for value in values if value is not None}
-        if len(dtypes) == 1:
-            return values, values, dtypes.pop()
+    dtype = _ready_dtype(arguments)
+    if dtype is not None:
+        values = list(arguments.values())
+        return values, values, dtype
     given = [
         None if _is_left_out(name, value) else as_real(function, name, value)
         for name, value in arguments.items()
@@ -130,13 +127,15 @@ class Output:
         """The plain array to be written by compiled code: `out` itself where that is possible."""
         if self._array is None:
             out, compute = self._out, compute_dtype(self._dtype)
-            direct = out is not None and out.dtype == compute and is_plain(out)
-            self._array = out if direct else np.empty(self._shape, compute)
+            if out is None or out.dtype != compute or not is_plain(out):
+                out = np.empty(self._shape, compute)
+            self._array = out
         return self._array
 
     def deliver(self) -> NDArray[Any]:
         """What the caller gets, once `array` has been written."""
-        return self.fill(self.array)
+        array = self.array
+        return array if self._out is None and array.dtype is self._dtype else self.fill(array)
 
     def fill(self, values: Any) -> NDArray[Any]:
         """What the caller gets when the result is `values`."""
@@ -242,6 +241,43 @@ def _is_left_out(name: str, value: Any) -> bool:
     return value is None and name in _OPTIONAL
 
 
+def _ready_dtype(arguments: dict[str, Any]) -> np.dtype[Any] | None:
+    """The dtype of arguments that are ready and have but one; else None."""
+    dtype: np.dtype[Any] | None = None
+    for name, value in arguments.items():
+        if _is_left_out(name, value):
+            continue
+        if not _is_ready(value) or (dtype is not None and value.dtype is not dtype):
+            return None
+        dtype = value.dtype
+    return dtype
+
+
+def direct(out: Any, first: Any, *others: Any) -> NDArray[Any] | None:
+    """The array that an element-wise kernel writes where nothing needs a closer look; None where something does.
+
+    The common case, kept cheap: without an `Output`, and without the words of an error, which `elementwise` has.
+    """
+    if type(first) is not np.ndarray or not first.flags.carray:
+        return None
+    dtype, shape = first.dtype, first.shape
+    if dtype is not FLOAT32 and dtype is not FLOAT64:
+        return None
+    for array in others if out is None else (out, *others):
+        if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+            return None
+        if not array.flags.carray:
+            return None
+    if out is None:
+        return np.empty(shape, dtype)
+    for array in (first, *others):
+        owned = array.flags.owndata and out.flags.owndata
+        if array is not out and not owned and np.may_share_memory(array, out):
+            return None
+    result: NDArray[Any] = out
+    return result
+
+
 def elementwise(function: str, out: Any, **arguments: Any) -> tuple[Any, ...]:
     """Plain arrays of one shape from `arguments`, then the Output of that shape."""
     first, *others = values = arguments.values()
@@ -262,12 +298,10 @@ def elementwise(function: str, out: Any, **arguments: Any) -> tuple[Any, ...]:
     return *arrays, output(function, out, shape, dtype, reads=given, in_place=True)
 
 
-def choice(function: str, argument: str, value: Any, known: Iterable[Any]) -> Any:
+def choice(function: str, argument: str, value: Any, known: Collection[Any]) -> Any:
     """`value` where it is one of the `known` ones, else a ValueError that lists them."""
-    known = tuple(known)
-    for one in known:
-        if value is one or (isinstance(value, str) and value == one):
-            return one
+    if (value is None or isinstance(value, str)) and value in known:
+        return value
     raise wrong(ValueError, function, argument, f"is {value!r}", f"one of {', '.join(map(repr, known))}")
 
 
@@ -281,7 +315,9 @@ def number(
     finite: bool = False,
 ) -> float:
     """`value` as a float: a TypeError where it is no real number, a ValueError where it is out of range."""
-    if not isinstance(value, (Real, np.bool_)) and not (isinstance(value, np.ndarray) and value.ndim == 0):
+    # float first: it needs no look into a registry
+    is_scalar = isinstance(value, (float, Real, np.bool_))
+    if not is_scalar and not (isinstance(value, np.ndarray) and value.ndim == 0):
         raise wrong(TypeError, function, argument, f"is {value!r}", "a real number")
     try:
         result = float(value)

@@ -74,7 +74,7 @@ def backward(function: str, out: Any, grad_out: Any, **saved: Any) -> tuple[Arra
 def softmax(function: str, out: Any, axis: Any, x: Any) -> tuple[Array, int, checks.Output]:
     """`forward`, and the axis counted from the front."""
     x, y = forward(function, out, x)
-    return x, _axis(function, axis, "x", x), y
+    return x, axis_of(function, axis, "x", x), y
 
 
 def softmax_backward(
@@ -82,9 +82,12 @@ def softmax_backward(
 ) -> tuple[Array, Array, int, checks.Output]:
     """`backward`, and the axis counted from the front."""
     grad_out, y, grad = backward(function, out, grad_out, y=y)
-    return grad_out, y, _axis(function, axis, "grad_out", grad_out), grad
+    return grad_out, y, axis_of(function, axis, "grad_out", grad_out), grad
 
 
-def _axis(function: str, axis: Any, argument: str, array: Array) -> int:
+def axis_of(function: str, axis: Any, argument: str, array: Array) -> int:
+    """`axis` counted from the front, where `array` has it."""
+    if type(axis) is int and -array.ndim <= axis < array.ndim:
+        return axis % array.ndim
     checks.at_least(function, argument, array, 1)
     return checks.integer(function, "axis", axis, low=-array.ndim, high=array.ndim - 1) % array.ndim

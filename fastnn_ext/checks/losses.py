@@ -134,6 +134,26 @@ def backward(
     return scale, y, target, checks.output(name, out, y.shape, dtype, reads=given, in_place=True)
 
 
+def direct(
+    grad_out: Any, y: Any, target: Any, reduction: Any, out: Any, by_row: bool
+) -> tuple[float, Array] | None:
+    """The factor of all terms' gradients and the array for them, where nothing needs a closer look; else None.
+
+    As `checks.direct`, for what `backward` does with a grad_out that is one number.
+    """
+    is_scalar = type(grad_out) is np.ndarray and grad_out.ndim == 0
+    is_total = type(reduction) is str and reduction in ("mean", "sum")
+    if not (is_total and (is_scalar or type(grad_out) is float)):
+        return None
+    grad = checks.direct(out, y, target)
+    if grad is None:
+        return None
+    owned = is_scalar and grad_out.flags.owndata and grad.flags.owndata
+    if is_scalar and (grad_out.dtype is not grad.dtype or grad_out is grad or not owned):
+        return None
+    return float(grad_out) * _weight(reduction, _terms(grad, by_row)[1]), grad
+
+
 def with_grad(
     name: str, y: Any, target: Any, reduction: Any, out: Any, *, first: str = "y", by_row: bool = False
 ) -> tuple[float, Array, Array, Loss, Output]:

@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numba.extending
+from numba import types
 from numba.core.caching import FunctionCache
+
+intrinsic: Any = numba.extending.intrinsic  # whose type hints count the typing context among the arguments
 
 OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
@@ -34,6 +38,21 @@ def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         except (OSError, RuntimeError) as error:  # RuntimeError: no folder that can be written
             _warn(error)
     return dispatcher
+
+
+@intrinsic
+def widest_vectors(typing_context: Any) -> Any:
+    """Let the loops of the function that calls this use the widest vectors there are.
+
+    LLVM stops at 256 bits without it, even where there are 512; it has no effect where there are not.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # An attribute that llvmlite does not know, which its own `add` would refuse.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 class _TolerantCache(FunctionCache):

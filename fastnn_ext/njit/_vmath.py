@@ -8,15 +8,12 @@ float32 into float64, therefore every constant comes from `_constants(x)`.
 import math
 from typing import Any, NamedTuple
 
-import numba.extending
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import overload
 
-from ._options import OPTIONS, njit
-
-intrinsic: Any = numba.extending.intrinsic  # whose type hints count the typing context among the arguments
+from ._options import OPTIONS, intrinsic, njit, widest_vectors
 
 
 class _Constants(NamedTuple):
@@ -302,6 +299,14 @@ def exp(x):
     return c.zero if x < c.exp_min else y
 
 
+@njit
+def exponentials(x):
+    """e**x in the place of each x."""
+    widest_vectors()
+    for i in range(x.size):
+        x[i] = exp(x[i])
+
+
 @_inlined
 def expm1(x):
     c = _constants(x)
@@ -342,10 +347,10 @@ def log1p(x):
 def tanh(x):
     c = _constants(x)
     a = abs(x)
-    h = _half_expm1(c.two * a)
+    h = _half_expm1(c.two * (c.saturation if a > c.saturation else a))
     guess = a if a < c.half else c.zero
     y = guess + ((h - guess) - guess * h) / (c.one + h)
-    return math.copysign(c.one if a > c.saturation else y, x)
+    return math.copysign(y, x)
 
 
 @_inlined

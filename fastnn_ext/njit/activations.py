@@ -10,37 +10,37 @@ import math
 import numpy as np
 
 from fastnn_ext.checks import activations as checks
+from fastnn_ext.checks import direct
 from fastnn_ext.njit import _vmath as vmath
-from fastnn_ext.njit._options import njit
+from fastnn_ext.njit._options import njit, widest_vectors
+from fastnn_ext.njit._reductions import PIECE, add, inlined, largest, reordered, sum_of_piece
 
 _FAR = 1000.0
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 _TANH_SLOPE, _TANH_CUBIC = 1.5957691216057307117, 0.071354816272600247  # 2 sqrt(2 / pi), and 0.044715 of it
 _DENSITY = 0.39894228040143267794  # 1 / sqrt(2 pi)
 
-_inlined = njit(forceinline=True)
 
-
-@_inlined
+@inlined
 def real(value, x):
     """`value` in the type of x."""
     return type(x)(value)
 
 
-@_inlined
+@inlined
 def _at_least(x, low):
     limit = real(low, x)
     return limit if x < limit else x
 
 
-@_inlined
+@inlined
 def _clipped(x, low, high):
     limit = real(high, x)
     x = _at_least(x, low)
     return limit if x > limit else x
 
 
-@_inlined
+@inlined
 def _chosen(condition, yes, no, x):
     """One of two numbers; NaN where x is NaN."""
     value = real(yes, x) if condition else real(no, x)
@@ -51,94 +51,94 @@ def _chosen(condition, yes, no, x):
 # Formulas
 
 
-@_inlined
+@inlined
 def _flat(x, option):
     return _chosen(True, 0, 0, x)
 
 
-@_inlined
+@inlined
 def _step(x, threshold):
     return _chosen(x >= threshold, 1, 0, x)
 
 
-@_inlined
+@inlined
 def _sign(x, option):
     below = real(-1, x) if x < 0 else x
     return real(1, x) if x > 0 else below
 
 
-@_inlined
+@inlined
 def _relu(x, option):
     return _at_least(x, 0)
 
 
-@_inlined
+@inlined
 def _relu_derivative(x, option):
     return _chosen(x > 0, 1, 0, x)
 
 
-@_inlined
+@inlined
 def _leaky_relu(x, negative_slope):
     below = negative_slope * x
     return x if x > 0 else below
 
 
-@_inlined
+@inlined
 def _leaky_relu_derivative(x, negative_slope):
     return _chosen(x > 0, 1, negative_slope, x)
 
 
-@_inlined
+@inlined
 def _elu(x, alpha):
     below = alpha * vmath.expm1(x)
     return x if x > 0 else below
 
 
-@_inlined
+@inlined
 def _elu_derivative(x, alpha):
     below = alpha * vmath.exp(x)
     return real(1, x) if x > 0 else below
 
 
-@_inlined
+@inlined
 def _selu(x, option):
     return real(_SELU_SCALE, x) * _elu(x, real(_SELU_ALPHA, x))
 
 
-@_inlined
+@inlined
 def _selu_derivative(x, option):
     return real(_SELU_SCALE, x) * _elu_derivative(x, real(_SELU_ALPHA, x))
 
 
-@_inlined
+@inlined
 def _gelu(x, option):
     return _at_least(x, -_FAR) * vmath.normal_cdf(x)
 
 
-@_inlined
+@inlined
 def _gelu_derivative(x, option):
     z = _clipped(x, -_FAR, _FAR)
     return vmath.normal_cdf(x) + z * (real(_DENSITY, x) * vmath.exp(real(-0.5, x) * z * z))
 
 
-@_inlined
+@inlined
 def _tanh_argument(z):
     return z * (real(_TANH_SLOPE, z) + real(_TANH_CUBIC, z) * (z * z))
 
 
-@_inlined
+@inlined
 def _gelu_tanh(x, option):
     return _at_least(x, -_FAR) * vmath.sigmoid(_tanh_argument(_clipped(x, -_FAR, _FAR)))
 
 
-@_inlined
+@inlined
 def _gelu_tanh_derivative(x, option):
     z = _clipped(x, -_FAR, _FAR)
     slope = real(_TANH_SLOPE, x) + real(3 * _TANH_CUBIC, x) * (z * z)
     return _sigmoid_and_slope(_tanh_argument(z), z * slope)
 
 
-@_inlined
+@inlined
 def _sigmoid_and_slope(x, factor):
     """sigmoid(x) + factor * sigmoid'(x), with one exponential."""
     one = real(1, x)
@@ -147,17 +147,17 @@ def _sigmoid_and_slope(x, factor):
     return r * ((e if x < 0 else one) + factor * (e * r))
 
 
-@_inlined
+@inlined
 def _silu(x, option):
     return _at_least(x, -_FAR) * vmath.sigmoid(x)
 
 
-@_inlined
+@inlined
 def _silu_derivative(x, option):
     return _sigmoid_and_slope(x, _clipped(x, -_FAR, _FAR))
 
 
-@_inlined
+@inlined
 def _mish_parts(x):
     """n, d and e = exp(-|x|) with tanh(softplus(x)) = n / (n + d): see formulas.pxd."""
     one, two = real(1, x), real(2, x)
@@ -166,13 +166,13 @@ def _mish_parts(x):
     return (n_above if x > 0 else n_below), (d_above if x > 0 else two), e
 
 
-@_inlined
+@inlined
 def _mish(x, option):
     n, d, _ = _mish_parts(x)
     return _at_least(x, -_FAR) * (n / (n + d))
 
 
-@_inlined
+@inlined
 def _mish_derivative(x, option):
     n, d, e = _mish_parts(x)
     one = real(1, x)
@@ -182,17 +182,17 @@ def _mish_derivative(x, option):
     return r * (n + _clipped(x, -_FAR, _FAR) * (slope * r))
 
 
-@_inlined
+@inlined
 def _softplus(x, option):
     return vmath.softplus(x)
 
 
-@_inlined
+@inlined
 def _sigmoid(x, option):
     return vmath.sigmoid(x)
 
 
-@_inlined
+@inlined
 def _sigmoid_derivative(x, option):
     one = real(1, x)
     e = vmath.exp(-abs(x))
@@ -200,53 +200,53 @@ def _sigmoid_derivative(x, option):
     return e * r * r
 
 
-@_inlined
+@inlined
 def _sigmoid_from_output(y, option):
     return y * (real(1, y) - y)
 
 
-@_inlined
+@inlined
 def _hard_sigmoid(x, option):
     return _clipped(x + real(3, x), 0, 6) * real(1 / 6, x)
 
 
-@_inlined
+@inlined
 def _hard_sigmoid_derivative(x, option):
     return _chosen(abs(x) < 3, 1 / 6, 0, x)
 
 
-@_inlined
+@inlined
 def _tanh(x, option):
     return vmath.tanh(x)
 
 
-@_inlined
+@inlined
 def _tanh_derivative(x, option):
     return real(4, x) * _sigmoid_derivative(real(2, x) * _clipped(x, -_FAR, _FAR), option)
 
 
-@_inlined
+@inlined
 def _tanh_from_output(y, option):
     return (real(1, y) - y) * (real(1, y) + y)
 
 
-@_inlined
+@inlined
 def _hard_tanh(x, option):
     return _clipped(x, -1, 1)
 
 
-@_inlined
+@inlined
 def _hard_tanh_derivative(x, option):
     return _chosen(abs(x) < 1, 1, 0, x)
 
 
-@_inlined
+@inlined
 def _softsign(x, option):
     z = _clipped(x, -1e30, 1e30)
     return z / (real(1, x) + abs(z))
 
 
-@_inlined
+@inlined
 def _softsign_derivative(x, option):
     r = real(1, x) / (real(1, x) + abs(x))
     return r * r
@@ -263,24 +263,28 @@ class _Map:
     def __init__(self, formula):
         @njit
         def apply(x, y, option):
+            widest_vectors()
             option = x.dtype.type(option)
             for i in range(x.size):
                 y[i] = formula(x[i], option)
 
         @njit
         def apply_in_place(y, option):
+            widest_vectors()
             option = y.dtype.type(option)
             for i in range(y.size):
                 y[i] = formula(y[i], option)
 
         @njit
         def times(g, x, y, option):
+            widest_vectors()
             option = x.dtype.type(option)
             for i in range(x.size):
                 y[i] = g[i] * formula(x[i], option)
 
         @njit
         def times_in_place(g, x, option):
+            widest_vectors()
             option = x.dtype.type(option)
             for i in range(x.size):
                 g[i] *= formula(x[i], option)
@@ -289,28 +293,29 @@ class _Map:
         self.times, self.times_in_place = times, times_in_place
 
 
-def _line(array):
-    return array if array.ndim == 1 else array.reshape(-1)
-
-
 def _forward(function, f, x, out, option=0.0):
-    x, output = checks.forward(function, out, x)
-    y = output.array
+    y, output = direct(out, x), None
+    if y is None:
+        x, output = checks.forward(function, out, x)
+        y = output.array
     if x is y:
-        f.apply_in_place(_line(y), option)
+        f.apply_in_place(y.ravel(), option)
     else:
-        f.apply(_line(x), _line(y), option)
-    return output.deliver()
+        f.apply(x.ravel(), y.ravel(), option)
+    return y if output is None else output.deliver()
 
 
 def _backward(function, f, out, option=0.0, **arrays):
-    g, saved, output = checks.backward(function, out, **arrays)
-    grad = output.array
+    g, saved = arrays.values()
+    grad, output = direct(out, g, saved), None
+    if grad is None:
+        g, saved, output = checks.backward(function, out, **arrays)
+        grad = output.array
     if g is grad:
-        f.times_in_place(_line(grad), _line(saved), option)
+        f.times_in_place(grad.ravel(), saved.ravel(), option)
     else:
-        f.times(_line(g), _line(saved), _line(grad), option)
-    return output.deliver()
+        f.times(g.ravel(), saved.ravel(), grad.ravel(), option)
+    return grad if output is None else output.deliver()
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -577,199 +582,303 @@ def activate(activation, y):
     """y = f(y), in place on a plain array; nothing for None."""
     if activation is not None:
         f, option = _FUSED[activation]
-        f.apply_in_place(_line(y), option)
+        f.apply_in_place(y.ravel(), option)
 
 
 def multiply_by_derivative(activation, delta, y):
     """delta *= f' from the output y, in place on a plain array; nothing for None."""
     if activation is not None:
-        _FROM_OUTPUT[activation].times_in_place(_line(delta), _line(y), 0.0)
+        _FROM_OUTPUT[activation].times_in_place(delta.ravel(), y.ravel(), 0.0)
 
 
 # ----------------------------------------------------------------------------------------------------
-# Softmax over the middle axis of flat [outer, length, inner]
+# Softmax over the middle axis of flat [outer, length, inner]. Where the axis is the last one, short rows are taken
+# many at once and long ones piece by piece, so that the exponentials run over a long piece which stays in the cache;
+# else a strip of neighbouring columns is.
 
-_PIECE = 1024
-
-_reordered = njit(fastmath={"contract", "reassoc"})
-
-
-@_reordered
-def _sum_of_piece(x, start, end):
-    total = 0.0
-    for i in range(start, end):
-        total += x[i]
-    return total
+_STRIP = 512  # columns
 
 
-@_inlined
-def _add(term, total, excess):
-    """Kahan's sum: `excess` is what rounding has added to `total` so far."""
-    exact = term - excess
-    rounded = total + exact
-    error = (rounded - total) - exact
-    return rounded, error if error - error == 0 else 0.0  # an infinite sum stays infinite
+@inlined
+def _subtract(x, y, scalar):
+    for i in range(x.size):
+        y[i] = x[i] - scalar
 
 
-@njit
-def _sum_of(x, start, end):
-    """In float64, piece by piece with compensation: the error does not grow with the length."""
-    total, excess = 0.0, 0.0
-    for piece in range(start, end, _PIECE):
-        total, excess = _add(_sum_of_piece(x, piece, min(piece + _PIECE, end)), total, excess)
-    return total
+@inlined
+def _subtract_each(x, y, others):
+    for i in range(x.size):
+        y[i] = x[i] - others[i]
 
 
-@_inlined
-def _larger(a, b):
-    return b if a < b else a
+@inlined
+def _subtract_both(x, y, peak, log_total):
+    for i in range(x.size):
+        y[i] = (x[i] - peak) - log_total
 
 
-@njit
-def _largest(x, start, end):
-    """By eight comparisons at a time, which need not wait for each other."""
-    a = b = c = d = e = f = g = h = x[start]
-    whole = start + (end - start) // 8 * 8
-    for i in range(start, whole, 8):
-        a, b, c, d = _larger(x[i], a), _larger(x[i + 1], b), _larger(x[i + 2], c), _larger(x[i + 3], d)
-        e, f, g, h = _larger(x[i + 4], e), _larger(x[i + 5], f), _larger(x[i + 6], g), _larger(x[i + 7], h)
-    for i in range(whole, end):
-        a = _larger(x[i], a)
-    return _larger(_larger(_larger(a, b), _larger(c, d)), _larger(_larger(e, f), _larger(g, h)))
+@inlined
+def _scale(x, y, factor):
+    for i in range(x.size):
+        y[i] = x[i] * factor
+
+
+@inlined
+def _scale_in_place(y, factor):
+    for i in range(y.size):
+        y[i] *= factor
 
 
 @njit
-def _softmax_rows(x, y, length, is_log):
-    """Short rows are taken many at once, so that the exponentials run over a long piece all the same."""
-    together = max(1, _PIECE // length)
-    power, peak = np.empty(together * length, x.dtype), np.empty(together, x.dtype)
-    for first in range(0, x.size // length, together):
-        rows, start = min(together, x.size // length - first), first * length
-        for row in range(rows):
-            peak[row] = _largest(x, start + row * length, start + (row + 1) * length)
-            for i in range(row * length, (row + 1) * length):
-                power[i] = x[start + i] - peak[row]
-        for i in range(rows * length):
-            power[i] = vmath.exp(power[i])
-        for row in range(rows):
-            total = _sum_of(power, row * length, (row + 1) * length)
-            if is_log:
-                log_total = x.dtype.type(vmath.log(total))
-                for i in range(row * length, (row + 1) * length):
-                    y[start + i] = (x[start + i] - peak[row]) - log_total
-            else:
-                inverse = x.dtype.type(1 / total)
-                for i in range(row * length, (row + 1) * length):
-                    y[start + i] = power[i] * inverse
+def _softmax_rows(x, y, is_log):
+    length = x.shape[1]
+    together = max(1, PIECE // length)
+    power = np.empty((together, min(length, PIECE)), x.dtype)
+    for first in range(0, x.shape[0], together):
+        if length > PIECE:
+            _softmax_row(x[first], y[first], power[0], is_log)
+        else:
+            _softmax_short_rows(x[first : first + together], y[first : first + together], power, is_log)
+
+
+@njit
+def _softmax_row(x, y, power, is_log):
+    peak, total, excess = largest(x), 0.0, 0.0
+    for start in range(0, x.size, PIECE):
+        piece = x[start : start + PIECE]
+        e = power[: piece.size] if is_log else y[start : start + PIECE]
+        _subtract(piece, e, peak)
+        vmath.exponentials(e)
+        total, excess = add(total, excess, sum_of_piece(e))
+    if is_log:
+        _subtract_both(x, y, peak, x.dtype.type(vmath.log(total)))
+    else:
+        _scale_in_place(y, x.dtype.type(1 / total))
+
+
+@njit
+def _softmax_short_rows(x, y, power, is_log):
+    rows = x.shape[0]
+    for i in range(rows):
+        _subtract(x[i], power[i], largest(x[i]))
+    vmath.exponentials(power[:rows].reshape(-1))
+    for i in range(rows):
+        total = sum_of_piece(power[i])
+        if is_log:
+            _subtract_both(x[i], y[i], largest(x[i]), x.dtype.type(vmath.log(total)))
+        else:
+            _scale(power[i], y[i], x.dtype.type(1 / total))
 
 
 @njit
 def _softmax_columns(x, y, length, inner, is_log):
-    piece, plane = _rows_of_piece(length, inner) * inner, length * inner
-    power, peak, scale = np.empty(piece, x.dtype), np.empty(inner, x.dtype), np.empty(inner, x.dtype)
-    part, total, excess = np.empty(inner), np.empty(inner), np.empty(inner)
-    for start in range(0, x.size, plane):
-        total[:] = excess[:] = 0
-        for i in range(inner):
-            peak[i] = x[start + i]
-        for row in range(start, start + plane, inner):
-            for i in range(inner):
-                peak[i] = _larger(x[row + i], peak[i])
-        for first in range(start, start + plane, piece):
-            n = min(piece, start + plane - first)
-            for row in range(0, n, inner):
-                for i in range(inner):
-                    power[row + i] = x[first + row + i] - peak[i]
-            for i in range(n):
-                power[i] = vmath.exp(power[i])
-            _add_columns(power, 0, n, part, total, excess)
+    width = min(inner, _STRIP)
+    power, peak = np.empty(_rows_of_piece(width) * width, x.dtype), np.empty(width, x.dtype)
+    scale, sums = np.empty(width, x.dtype), np.empty((3, width))
+    for plane in range(0, x.size, length * inner):
+        for first in range(plane, plane + inner, width):
+            n = min(width, plane + inner - first)
+            end = first + (length - 1) * inner + n
+            _softmax_strip(x[first:end], y[first:end], inner, power, peak[:n], scale[:n], sums, is_log)
+
+
+@inlined
+def _rows_of_piece(width):
+    return max(8, PIECE // width)
+
+
+@njit
+def _softmax_strip(x, y, inner, power, peak, scale, sums, is_log):
+    """Rows as long as `peak`, which begin `inner` apart."""
+    n = peak.size
+    part, total, excess = sums[0, :n], sums[1, :n], sums[2, :n]
+    total[:] = excess[:] = 0
+    peak[:] = x[:n]
+    for row in range(0, x.size, inner):
+        _raise(x[row : row + n], peak)
+    for first in range(0, x.size, _rows_of_piece(n) * inner):
+        rows = min(_rows_of_piece(n), (x.size - first - n) // inner + 1)
+        for k in range(rows):
+            row = first + k * inner
+            _subtract_each(x[row : row + n], power[k * n : (k + 1) * n], peak)
+        vmath.exponentials(power[: rows * n])
+        part[:] = 0
+        for k in range(rows):
+            row = first + k * inner
+            _accumulate(power[k * n : (k + 1) * n], part)
             if not is_log:
-                for i in range(n):
-                    y[first + i] = power[i]
-        for i in range(inner):
-            scale[i] = vmath.log(total[i]) if is_log else 1 / total[i]
-        for row in range(start, start + plane, inner):
-            if is_log:
-                for i in range(inner):
-                    y[row + i] = (x[row + i] - peak[i]) - scale[i]
-            else:
-                for i in range(inner):
-                    y[row + i] *= scale[i]
+                y[row : row + n] = power[k * n : (k + 1) * n]
+        _add_each(total, excess, part)
+    for i in range(n):
+        scale[i] = vmath.log(total[i]) if is_log else 1 / total[i]
+    for row in range(0, x.size, inner):
+        if is_log:
+            _subtract_both_each(x[row : row + n], y[row : row + n], peak, scale)
+        else:
+            _scale_each(y[row : row + n], scale)
 
 
-@_inlined
-def _rows_of_piece(length, inner):
-    return min(length, max(8, _PIECE // inner))
+@inlined
+def _raise(values, best):
+    for i in range(best.size):
+        best[i] = values[i] if values[i] > best[i] else best[i]
+
+
+@inlined
+def _accumulate(values, sums):
+    for i in range(sums.size):
+        sums[i] += values[i]
+
+
+@inlined
+def _add_each(total, excess, terms):
+    for i in range(total.size):
+        total[i], excess[i] = add(total[i], excess[i], terms[i])
+
+
+@inlined
+def _subtract_both_each(x, y, peak, log_total):
+    for i in range(x.size):
+        y[i] = (x[i] - peak[i]) - log_total[i]
+
+
+@inlined
+def _scale_each(y, factors):
+    for i in range(y.size):
+        y[i] *= factors[i]
+
+
+@reordered
+def _sum_of_products(g, y):
+    total = 0.0
+    for i in range(y.size):
+        total += g[i] * y[i]
+    return total
+
+
+@inlined
+def _gradient(g, y, total, grad):
+    for i in range(y.size):
+        grad[i] = y[i] * (g[i] - total)
+
+
+@inlined
+def _log_gradient(g, power, total, grad):
+    for i in range(g.size):
+        grad[i] = g[i] - power[i] * total
 
 
 @njit
-def _add_columns(x, start, end, part, total, excess):
-    """Add rows as long as `total` to it in float64, plainly among themselves, then with compensation."""
-    part[:] = 0
-    for row in range(start, end, part.size):
-        for i in range(part.size):
-            part[i] += x[row + i]
-    for i in range(part.size):
-        total[i], excess[i] = _add(part[i], total[i], excess[i])
+def _softmax_backward_rows(g, y, grad, is_log):
+    length = y.shape[1]
+    together = max(1, PIECE // length)
+    power = np.empty((together, min(length, PIECE)), y.dtype)
+    for first in range(0, y.shape[0], together):
+        end = first + together
+        if length > PIECE:
+            _softmax_backward_row(g[first], y[first], grad[first], power[0], is_log)
+        else:
+            _softmax_backward_short_rows(g[first:end], y[first:end], grad[first:end], power, is_log)
 
 
 @njit
-def _softmax_backward_rows(g, y, grad, length, is_log):
-    together = max(1, _PIECE // length)
-    factor = np.empty(together * length, y.dtype)
-    for first in range(0, y.size // length, together):
-        rows, start = min(together, y.size // length - first), first * length
-        _factors(g, y, start, rows * length, factor, is_log)
-        for row in range(rows):
-            low, high = row * length, (row + 1) * length
-            if is_log:
-                total = y.dtype.type(_sum_of(g, start + low, start + high))
-                for i in range(low, high):
-                    grad[start + i] = g[start + i] - factor[i] * total
-            else:
-                total = y.dtype.type(_sum_of(factor, low, high))
-                for i in range(start + low, start + high):
-                    grad[i] = y[i] * (g[i] - total)
+def _softmax_backward_row(g, y, grad, power, is_log):
+    total, excess = 0.0, 0.0
+    for start in range(0, y.size, PIECE):
+        piece = g[start : start + PIECE]
+        term = sum_of_piece(piece) if is_log else _sum_of_products(piece, y[start : start + PIECE])
+        total, excess = add(total, excess, term)
+    rounded = y.dtype.type(total)
+    if not is_log:
+        _gradient(g, y, rounded, grad)
+        return
+    for start in range(0, y.size, PIECE):
+        end = min(start + PIECE, y.size)
+        e = power[: end - start]
+        e[:] = y[start:end]
+        vmath.exponentials(e)
+        _log_gradient(g[start:end], e, rounded, grad[start:end])
 
 
 @njit
-def _factors(g, y, start, n, factor, is_log):
-    """exp(y) for log-softmax, g * y for softmax."""
+def _softmax_backward_short_rows(g, y, grad, power, is_log):
+    rows = y.shape[0]
     if is_log:
-        for i in range(n):
-            factor[i] = vmath.exp(y[start + i])
-    else:
-        for i in range(n):
-            factor[i] = g[start + i] * y[start + i]
+        power[:rows] = y
+        vmath.exponentials(power[:rows].reshape(-1))
+    for i in range(rows):
+        if is_log:
+            _log_gradient(g[i], power[i], y.dtype.type(sum_of_piece(g[i])), grad[i])
+        else:
+            _gradient(g[i], y[i], y.dtype.type(_sum_of_products(g[i], y[i])), grad[i])
 
 
 @njit
 def _softmax_backward_columns(g, y, grad, length, inner, is_log):
-    piece, plane = _rows_of_piece(length, inner) * inner, length * inner
-    factor, sums = np.empty(piece, y.dtype), np.empty(inner, y.dtype)
-    part, total, excess = np.empty(inner), np.empty(inner), np.empty(inner)
-    for start in range(0, y.size, plane):
-        total[:] = excess[:] = 0
-        for first in range(start, start + plane, piece):
-            n = min(piece, start + plane - first)
+    width = min(inner, _STRIP)
+    power, totals = np.empty(_rows_of_piece(width) * width, y.dtype), np.empty(width, y.dtype)
+    sums = np.empty((3, width))
+    for plane in range(0, y.size, length * inner):
+        for first in range(plane, plane + inner, width):
+            n = min(width, plane + inner - first)
+            end = first + (length - 1) * inner + n
+            _softmax_backward_strip(
+                g[first:end], y[first:end], grad[first:end], inner, power, totals[:n], sums, is_log
+            )
+
+
+@njit
+def _softmax_backward_strip(g, y, grad, inner, power, totals, sums, is_log):
+    """Rows as long as `totals`, which begin `inner` apart."""
+    n = totals.size
+    part, total, excess = sums[0, :n], sums[1, :n], sums[2, :n]
+    total[:] = excess[:] = 0
+    step = _rows_of_piece(n) * inner
+    for first in range(0, y.size, step):
+        part[:] = 0
+        for row in range(first, min(first + step, y.size), inner):
             if is_log:
-                _add_columns(g, first, first + n, part, total, excess)
+                _accumulate(g[row : row + n], part)
             else:
-                _factors(g, y, first, n, factor, False)
-                _add_columns(factor, 0, n, part, total, excess)
-        for i in range(inner):
-            sums[i] = total[i]
-        for first in range(start, start + plane, piece):
-            n = min(piece, start + plane - first)
+                _accumulate_products(g[row : row + n], y[row : row + n], part)
+        _add_each(total, excess, part)
+    totals[:] = total
+    for first in range(0, y.size, step):
+        if is_log:
+            _exponentials_of_rows(y[first : first + step], inner, n, power)
+        for row in range(first, min(first + step, y.size), inner):
             if is_log:
-                _factors(g, y, first, n, factor, True)
-            for row in range(0, n, inner):
-                if is_log:
-                    for i in range(inner):
-                        grad[first + row + i] = g[first + row + i] - factor[row + i] * sums[i]
-                else:
-                    for i in range(inner):
-                        grad[first + row + i] = y[first + row + i] * (g[first + row + i] - sums[i])
+                k = (row - first) // inner * n
+                _log_gradient_each(g[row : row + n], power[k : k + n], totals, grad[row : row + n])
+            else:
+                _gradient_each(g[row : row + n], y[row : row + n], totals, grad[row : row + n])
+
+
+@inlined
+def _accumulate_products(g, y, sums):
+    for i in range(sums.size):
+        sums[i] += g[i] * y[i]
+
+
+@inlined
+def _exponentials_of_rows(y, inner, n, power):
+    end = 0
+    for row in range(0, y.size, inner):
+        power[end : end + n] = y[row : row + n]
+        end += n
+    vmath.exponentials(power[:end])
+
+
+@inlined
+def _gradient_each(g, y, totals, grad):
+    for i in range(y.size):
+        grad[i] = y[i] * (g[i] - totals[i])
+
+
+@inlined
+def _log_gradient_each(g, power, totals, grad):
+    for i in range(g.size):
+        grad[i] = g[i] - power[i] * totals[i]
 
 
 def _along(axis, rows, columns, is_log, *arrays):
@@ -778,32 +887,45 @@ def _along(axis, rows, columns, is_log, *arrays):
     length, inner = shape[axis], math.prod(shape[axis + 1 :])
     if arrays[0].size == 0:
         return
-    lines = map(_line, arrays)
     if inner == 1:
-        rows(*lines, length, is_log)
+        rows(*[array.reshape(-1, length) for array in arrays], is_log)
     else:
-        columns(*lines, length, inner, is_log)
+        columns(*[array.ravel() for array in arrays], length, inner, is_log)
+
+
+def _softmax(function, is_log, x, axis, out):
+    y, output = direct(out, x), None
+    if y is None:
+        x, axis, output = checks.softmax(function, out, axis, x)
+        y = output.array
+    else:
+        axis = checks.axis_of(function, axis, "x", x)
+    _along(axis, _softmax_rows, _softmax_columns, is_log, x, y)
+    return y if output is None else output.deliver()
+
+
+def _softmax_backward(function, is_log, g, y, axis, out):
+    grad, output = direct(out, g, y), None
+    if grad is None:
+        g, y, axis, output = checks.softmax_backward(function, out, axis, g, y)
+        grad = output.array
+    else:
+        axis = checks.axis_of(function, axis, "grad_out", g)
+    _along(axis, _softmax_backward_rows, _softmax_backward_columns, is_log, g, y, grad)
+    return grad if output is None else output.deliver()
 
 
 def softmax(x, *, axis=-1, out=None):
-    x, axis, output = checks.softmax("softmax", out, axis, x)
-    _along(axis, _softmax_rows, _softmax_columns, False, x, output.array)
-    return output.deliver()
+    return _softmax("softmax", False, x, axis, out)
 
 
 def softmax_backward(grad_out, y, *, axis=-1, out=None):
-    grad_out, y, axis, output = checks.softmax_backward("softmax_backward", out, axis, grad_out, y)
-    _along(axis, _softmax_backward_rows, _softmax_backward_columns, False, grad_out, y, output.array)
-    return output.deliver()
+    return _softmax_backward("softmax_backward", False, grad_out, y, axis, out)
 
 
 def log_softmax(x, *, axis=-1, out=None):
-    x, axis, output = checks.softmax("log_softmax", out, axis, x)
-    _along(axis, _softmax_rows, _softmax_columns, True, x, output.array)
-    return output.deliver()
+    return _softmax("log_softmax", True, x, axis, out)
 
 
 def log_softmax_backward(grad_out, y, *, axis=-1, out=None):
-    grad_out, y, axis, output = checks.softmax_backward("log_softmax_backward", out, axis, grad_out, y)
-    _along(axis, _softmax_backward_rows, _softmax_backward_columns, True, grad_out, y, output.array)
-    return output.deliver()
+    return _softmax_backward("log_softmax_backward", True, grad_out, y, axis, out)

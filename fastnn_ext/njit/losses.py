@@ -1,8 +1,4 @@
-"""Losses by Numba; see `fastnn/losses.py` for what each function is.
-
-Terms are added up in float64, piece by piece: within a piece additions may be reordered, which makes vector
-code of them, and the sums of the pieces are compensated, so that the error does not grow with the length.
-"""
+"""Losses by Numba; see `fastnn/losses.py` for what each function is. Terms are added up as in `_reductions.py`."""
 
 import math
 
@@ -11,86 +7,51 @@ import numpy as np
 from fastnn_ext.checks import losses as checks
 from fastnn_ext.njit import _vmath as vmath
 from fastnn_ext.njit._options import njit
+from fastnn_ext.njit._reductions import PIECE, add, inlined, largest, reordered, sum_of
 from fastnn_ext.njit.activations import real
-
-_PIECE = 1024
-_LANES = 64
-
-_inlined = njit(forceinline=True)
-_reordered = njit(fastmath={"contract", "reassoc"})
-
-
-# ----------------------------------------------------------------------------------------------------
-# Sums
-
-
-@_inlined
-def _add(total, excess, term):
-    """A sum and what rounding put on top of it (Kahan), which is nothing that counts for an infinite one."""
-    exact = term - excess
-    rounded = total + exact
-    excess = (rounded - total) - exact
-    return rounded, (excess if excess == excess else 0.0)
-
-
-@_reordered
-def _sum_of_piece(x):
-    total = 0.0
-    for i in range(x.size):
-        total += x[i]
-    return total
-
-
-@njit
-def _sum(x):
-    total, excess = 0.0, 0.0
-    for start in range(0, x.size, _PIECE):
-        total, excess = _add(total, excess, _sum_of_piece(x[start : start + _PIECE]))
-    return total
-
 
 # ----------------------------------------------------------------------------------------------------
 # Losses of y and target: the term of an element, and its slope in y
 
 
-@_inlined
+@inlined
 def _square(y, target):
     return (y - target) * (y - target)
 
 
-@_inlined
+@inlined
 def _square_slope(y, target):
     return (y - target) + (y - target)
 
 
-@_inlined
+@inlined
 def _half_square(y, target):
     return real(0.5, y) * ((y - target) * (y - target))
 
 
-@_inlined
+@inlined
 def _half_square_slope(y, target):
     return y - target
 
 
-@_inlined
+@inlined
 def _at_least(x, low):
     limit = real(low, x)
     return limit if x < limit else x
 
 
-@_inlined
+@inlined
 def _surprise(y, target):
     log_y, log_not_y = _at_least(vmath.log(y), -100), _at_least(vmath.log1p(-y), -100)
     return -(target * log_y + (real(1, y) - target) * log_not_y)
 
 
-@_inlined
+@inlined
 def _surprise_slope(y, target):
     return (y - target) / _at_least(y * (real(1, y) - y), 1e-12)
 
 
-@_inlined
+@inlined
 def _logit_surprise(x, target):
     likely = real(1, x) - target
     unlikely = target if x < 0 else likely
@@ -99,7 +60,7 @@ def _logit_surprise(x, target):
     return linear + vmath.log1p(vmath.exp(-abs(x)))
 
 
-@_inlined
+@inlined
 def _logit_slope(x, target):
     decay, rest = vmath.exp(-abs(x)), real(1, x) - target
     below, above = decay * rest - target, rest - target * decay
@@ -107,14 +68,10 @@ def _logit_slope(x, target):
 
 
 class _Pair:
-    """The loops of a loss over flat arrays; each is compiled at its first use.
-
-    Parts of arrays are passed on as slices: an index with an offset may be negative, for all that Numba
-    knows, and the wrap-around of negative indices would keep a loop from becoming vector code.
-    """
+    """The loops of a loss over flat arrays; each is compiled at its first use."""
 
     def __init__(self, term, slope):
-        @_reordered
+        @reordered
         def sum_of_piece(y, target):
             total = 0.0
             for i in range(y.size):
@@ -130,18 +87,18 @@ class _Pair:
         @njit
         def total(y, target):
             total, excess = 0.0, 0.0
-            for start in range(0, y.size, _PIECE):
-                end = start + _PIECE
-                total, excess = _add(total, excess, sum_of_piece(y[start:end], target[start:end]))
+            for start in range(0, y.size, PIECE):
+                end = start + PIECE
+                total, excess = add(total, excess, sum_of_piece(y[start:end], target[start:end]))
             return total
 
         @njit
         def both(y, target, scale, grad):
             """The sum of the terms; each piece is still in the cache when its gradient is taken."""
             total, excess = 0.0, 0.0
-            for start in range(0, y.size, _PIECE):
-                end = start + _PIECE
-                total, excess = _add(total, excess, sum_of_piece(y[start:end], target[start:end]))
+            for start in range(0, y.size, PIECE):
+                end = start + PIECE
+                total, excess = add(total, excess, sum_of_piece(y[start:end], target[start:end]))
                 gradient(y[start:end], target[start:end], scale, grad[start:end])
             return total
 
@@ -199,6 +156,16 @@ def _gradient(pair, scale, y, target, output):
     return output.deliver()
 
 
+def _backward(pair, name, grad_out, y, target, reduction, out, *, first="y", by_row=False):
+    ready = checks.direct(grad_out, y, target, reduction, out, by_row)
+    if ready is None:
+        arguments = checks.backward(name, grad_out, y, target, reduction, out, first=first, by_row=by_row)
+        return _gradient(pair, *arguments)
+    scale, grad = ready
+    pair.gradient(y.ravel(), target.ravel(), scale, grad.ravel())
+    return grad
+
+
 def _both(pair, scale, y, target, loss, output):
     if loss.reduction == "none":
         return _loss(pair, y, target, loss), _gradient(pair, scale, y, target, output)
@@ -212,7 +179,7 @@ def mse_loss(y, target, *, reduction="mean", out=None):
 
 
 def mse_loss_backward(grad_out, y, target, *, reduction="mean", out=None):
-    return _gradient(_MSE, *checks.backward("mse_loss_backward", grad_out, y, target, reduction, out))
+    return _backward(_MSE, "mse_loss_backward", grad_out, y, target, reduction, out)
 
 
 def mse_loss_with_grad(y, target, *, reduction="mean", out=None):
@@ -225,7 +192,7 @@ def half_squared_error(y, target, *, reduction="mean", out=None):
 
 def half_squared_error_backward(grad_out, y, target, *, reduction="mean", out=None):
     name = "half_squared_error_backward"
-    return _gradient(_HALF, *checks.backward(name, grad_out, y, target, reduction, out, by_row=True))
+    return _backward(_HALF, name, grad_out, y, target, reduction, out, by_row=True)
 
 
 def half_squared_error_with_grad(y, target, *, reduction="mean", out=None):
@@ -239,7 +206,7 @@ def binary_cross_entropy(y, target, *, reduction="mean", out=None):
 
 def binary_cross_entropy_backward(grad_out, y, target, *, reduction="mean", out=None):
     name = "binary_cross_entropy_backward"
-    return _gradient(_CHANCE, *checks.backward(name, grad_out, y, target, reduction, out))
+    return _backward(_CHANCE, name, grad_out, y, target, reduction, out)
 
 
 def binary_cross_entropy_with_grad(y, target, *, reduction="mean", out=None):
@@ -253,7 +220,7 @@ def binary_cross_entropy_with_logits(logits, target, *, reduction="mean", out=No
 
 def binary_cross_entropy_with_logits_backward(grad_out, logits, target, *, reduction="mean", out=None):
     name = "binary_cross_entropy_with_logits_backward"
-    return _gradient(_LOGIT, *checks.backward(name, grad_out, logits, target, reduction, out, first="logits"))
+    return _backward(_LOGIT, name, grad_out, logits, target, reduction, out, first="logits")
 
 
 def binary_cross_entropy_with_logits_with_grad(logits, target, *, reduction="mean", out=None):
@@ -268,36 +235,13 @@ def binary_cross_entropy_with_logits_with_grad(logits, target, *, reduction="mea
 
 
 @njit
-def _largest(x, lanes):
-    """As many comparisons at a time as there are lanes."""
-    best, rounds = x[0], x.size // lanes.size
-    if rounds:
-        lanes[:] = x[: lanes.size]
-        for start in range(lanes.size, rounds * lanes.size, lanes.size):
-            piece = x[start : start + lanes.size]
-            for j in range(lanes.size):
-                lanes[j] = piece[j] if piece[j] > lanes[j] else lanes[j]
-        for j in range(lanes.size):
-            best = lanes[j] if lanes[j] > best else best
-    for j in range(rounds * lanes.size, x.size):
-        best = x[j] if x[j] > best else best
-    return best
-
-
-@njit
-def _open_row(x, lanes, e):
+def _open_row(x, e):
     """x - max to e; an infinite x takes all."""
-    top = _largest(x, lanes)
+    top = largest(x)
     zero, infinite = real(0, top), real(math.inf, top)
     for j in range(x.size):
         below = x[j] - top
         e[j] = zero if x[j] == infinite else below
-
-
-@njit
-def _exponentials(e):
-    for j in range(e.size):
-        e[j] = vmath.exp(e[j])
 
 
 @njit
@@ -308,7 +252,7 @@ def _close_labelled(e, label, smoothing, scale, has_grad):
     """
     own = np.float64(e[label])
     e[label] = 0
-    rest = _sum(e)
+    rest = sum_of(e)
     if has_grad:
         even, factor = smoothing / e.size, scale / (own + rest)
         # Without smoothing, nothing may not become NaN where the scale is infinite.
@@ -323,7 +267,7 @@ def _close_labelled(e, label, smoothing, scale, has_grad):
 @njit
 def _close_expected(e, q, mass, smoothing, scale, has_grad):
     """The sum of the exponentials, less 1; the gradient in their place."""
-    total = _sum(e)
+    total = sum_of(e)
     if has_grad:
         ratio, factor = e.dtype.type(mass / total), e.dtype.type(scale)
         hard, even = e.dtype.type(1 - smoothing), e.dtype.type(smoothing / e.size)
@@ -332,7 +276,7 @@ def _close_expected(e, q, mass, smoothing, scale, has_grad):
     return total - 1
 
 
-@_reordered
+@reordered
 def _sum_products(q, e, smoothing):
     """The sum of p * e, p = (1 - smoothing) q + smoothing / length; where p = 0, e may be minus infinity."""
     hard, even = e.dtype.type(1 - smoothing), e.dtype.type(smoothing / e.size)
@@ -355,8 +299,8 @@ def _finish(terms, mass, excess, expected):
 def _labelled_rows(x, labels, ignored, smoothing, scales, terms, grad):
     """The loss of each row to `terms`, its gradient to `grad`."""
     length = x.size // max(labels.size, 1)
-    together = max(1, _PIECE // max(length, 1))
-    buffer, lanes = np.empty(0 if grad.size else together * length, x.dtype), np.empty(_LANES, x.dtype)
+    together = max(1, PIECE // max(length, 1))
+    buffer = np.empty(0 if grad.size else together * length, x.dtype)
     excess, expected, mass = np.zeros(together), np.zeros(together), np.ones(together)
     for first in range(0, labels.size, together):
         rows = min(together, labels.size - first)
@@ -364,14 +308,14 @@ def _labelled_rows(x, labels, ignored, smoothing, scales, terms, grad):
         e = grad[base : base + rows * length] if grad.size else buffer[: rows * length]
         for i in range(rows):
             label, row = labels[first + i], e[i * length : (i + 1) * length]
-            _open_row(x[base + i * length : base + (i + 1) * length], lanes, row)
+            _open_row(x[base + i * length : base + (i + 1) * length], row)
             expected[i] = 0
             if label != ignored:
                 if smoothing < 1:
                     expected[i] = (1 - smoothing) * row[label]
                 if smoothing > 0:
-                    expected[i] += smoothing / length * _sum(row)
-        _exponentials(e)
+                    expected[i] += smoothing / length * sum_of(row)
+        vmath.exponentials(e)
         for i in range(rows):
             label, row = labels[first + i], e[i * length : (i + 1) * length]
             scale = scales[first + i if scales.size > 1 else 0]
@@ -387,8 +331,8 @@ def _labelled_rows(x, labels, ignored, smoothing, scales, terms, grad):
 def _expected_rows(x, q, count, smoothing, scales, terms, grad):
     """The loss of each of `count` rows to `terms`, its gradient to `grad`."""
     length = x.size // max(count, 1)
-    together = max(1, _PIECE // max(length, 1))
-    buffer, lanes = np.empty(0 if grad.size else together * length, x.dtype), np.empty(_LANES, x.dtype)
+    together = max(1, PIECE // max(length, 1))
+    buffer = np.empty(0 if grad.size else together * length, x.dtype)
     excess, expected, mass = np.zeros(together), np.zeros(together), np.ones(together)
     for first in range(0, count, together):
         rows = min(together, count - first)
@@ -397,10 +341,10 @@ def _expected_rows(x, q, count, smoothing, scales, terms, grad):
         for i in range(rows):
             start, end = base + i * length, base + (i + 1) * length
             row = e[i * length : (i + 1) * length]
-            _open_row(x[start:end], lanes, row)
+            _open_row(x[start:end], row)
             expected[i] = _sum_products(q[start:end], row, smoothing)
-            mass[i] = (1 - smoothing) * _sum(q[start:end]) + smoothing
-        _exponentials(e)
+            mass[i] = (1 - smoothing) * sum_of(q[start:end]) + smoothing
+        vmath.exponentials(e)
         for i in range(rows):
             start, end = base + i * length, base + (i + 1) * length
             row = e[i * length : (i + 1) * length]
@@ -424,7 +368,7 @@ def _terms(classes, loss):
 
 
 def _loss_of(loss, terms):
-    return loss.deliver() if loss.reduction == "none" else loss.total(_sum(terms))
+    return loss.deliver() if loss.reduction == "none" else loss.total(sum_of(terms))
 
 
 def cross_entropy(logits, target, *, reduction="mean", ignore_index=None, label_smoothing=0, out=None):

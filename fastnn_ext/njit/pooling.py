@@ -8,13 +8,21 @@ import numpy as np
 
 from fastnn_ext.checks import pooling as checks
 from fastnn_ext.njit._options import njit
+from fastnn_ext.njit._reductions import inlined
 from fastnn_ext.njit._windows import first_tap, inside
+
+_STRIP = 4096  # elements of combined rows that are worked on together
 
 
 @njit
 def _larger(value, best):
     """The larger of two numbers; the first NaN if there is one."""
-    return value if (value > best) | ((value != value) & (best == best)) else best
+    return best if (value <= best) | (best != best) else value
+
+
+@njit
+def _plus(value, total):
+    return total + value
 
 
 @njit
@@ -38,34 +46,72 @@ def _add(values, total):
         total[i] += values[i]
 
 
-@njit
-def _max_planes(x, rows, columns, y):
-    """The rows of a window first, as whole lines of the image; then its columns."""
-    line = np.empty(columns.length, x.dtype)
-    for plane in range(x.shape[0]):
-        for p in range(rows.outputs):
-            top = p * rows.stride - rows.before
-            first_row = first_tap(rows, p)
-            for w in range(columns.length):
-                line[w] = x[plane, top + first_row * rows.dilation, w]
-            for r in range(first_row + 1, rows.taps):
-                h = top + r * rows.dilation
-                if h >= rows.length:
-                    break
-                for w in range(columns.length):
-                    line[w] = _larger(x[plane, h, w], line[w])
-            for q in range(columns.outputs):
-                y[plane, p, q] = -np.inf
-            for s in range(columns.taps):
-                first, end, source = inside(columns, s)
-                if columns.stride == 2:  # a constant, with which the loop vectorises
-                    for q in range(end - first):
-                        y[plane, p, first + q] = _larger(line[source + q * 2], y[plane, p, first + q])
-                else:
-                    for q in range(end - first):
-                        y[plane, p, first + q] = _larger(
-                            line[source + q * columns.stride], y[plane, p, first + q]
-                        )
+def _reduction(combine, identity):
+    """y = the windows of [plane, row, column] combined, first by their rows, then by their columns.
+
+    The combined rows stand in a strip of memory, each with what padding counts as behind it and so in front of the
+    next one, at a pitch that is a multiple of the stride: the columns of many of them are one long loop, which
+    becomes vector code even where an image is narrow.
+    """
+
+    @inlined
+    def combine_into(values, best, n):
+        for i in range(n):
+            best[i] = combine(values[i], best[i])
+
+    @inlined
+    def combine_steps(values, step, best):
+        # Constant steps, and indices that need no wrap-around as they have no sign: so the loops become vector code.
+        if step == 1:
+            for i in range(best.size):
+                best[i] = combine(values[i], best[i])
+        elif step == 2:
+            for i in range(best.size):
+                best[i] = combine(values[np.uintp(2 * i)], best[i])
+        else:
+            for i in range(best.size):
+                best[i] = combine(values[np.uintp(step * i)], best[i])
+
+    @inlined
+    def reduce_rows(x, rows, p, best, n):
+        top, first = p * rows.stride - rows.before, first_tap(rows, p)
+        values = x[top + first * rows.dilation]
+        for i in range(n):
+            best[i] = values[i]
+        for r in range(first + 1, rows.taps):
+            h = top + r * rows.dilation
+            if h >= rows.length:
+                break
+            combine_into(x[h], best, n)
+
+    @njit
+    def reduce_planes(x, rows, columns, y):
+        span = columns.dilation * (columns.taps - 1) + 1
+        width = columns.outputs + (span - 1) // columns.stride
+        pitch = width * columns.stride
+        lines = min(rows.outputs, max(1, _STRIP // pitch))
+        length = min(columns.length, pitch - columns.before)
+        strip = np.full(lines * pitch + columns.before + span, identity, x.dtype)
+        reduced = strip[columns.before : columns.before + lines * pitch].reshape(lines, pitch)
+        results = np.empty((lines, width), x.dtype)
+        for plane in range(x.shape[0]):
+            for start in range(0, rows.outputs, lines):
+                count = min(lines, rows.outputs - start)
+                for line in range(count):
+                    reduce_rows(x[plane], rows, start + line, reduced[line], length)
+                best = results[:count].reshape(-1)
+                best[:] = identity
+                for s in range(columns.taps):
+                    combine_steps(strip[s * columns.dilation :], columns.stride, best)
+                for line in range(count):
+                    for q in range(columns.outputs):
+                        y[plane, start + line, q] = results[line, q]
+
+    return reduce_planes
+
+
+_max_planes = _reduction(_larger, -np.inf)
+_sum_planes = _reduction(_plus, 0)
 
 
 @njit
@@ -135,23 +181,22 @@ def _counts(axis, counts_padding):
     return counts
 
 
+@inlined
+def _divide(values, divisors):
+    for i in range(values.size):
+        values[i] /= divisors[i]
+
+
 @njit
 def _avg_planes(x, rows, columns, counts_padding, y):
+    _sum_planes(x, rows, columns, y)
     heights, widths = _counts(rows, counts_padding), _counts(columns, counts_padding)
-    line = np.empty(columns.length, x.dtype)
+    areas = np.empty(rows.outputs * columns.outputs, x.dtype)
+    for p in range(rows.outputs):
+        for q in range(columns.outputs):
+            areas[p * columns.outputs + q] = heights[p] * widths[q]
     for plane in range(x.shape[0]):
-        for p in range(rows.outputs):
-            top = p * rows.stride - rows.before
-            line[:] = 0
-            for h in range(max(top, 0), min(top + rows.taps, rows.length)):
-                _add(x[plane, h], line)
-            total = y[plane, p]
-            total[:] = 0
-            for s in range(columns.taps):
-                first, end, source = inside(columns, s)
-                _add(line[source :: columns.stride], total[first:end])
-            for q in range(total.size):
-                total[q] /= x.dtype.type(heights[p] * widths[q])
+        _divide(y[plane].reshape(-1), areas)
 
 
 @njit
