@@ -21,7 +21,7 @@ MODES = ("auto", "require", "never")
 ROOT = Path(__file__).parent
 SOURCES = Path("fastnn_ext", "pyx")
 TRANSLATED = Path("build", "c")
-BASELINE_ONLY = ("cpu",)
+BASELINE_ONLY = ("cpu", "threads")
 
 MODE = os.environ.get("FASTNN_BUILD") or "auto"
 if MODE not in MODES:

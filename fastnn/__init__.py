@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastnn import _select
 from fastnn._contract import KERNELS
 from fastnn._select import BackendError, available_backends, backend
+from fastnn._threads import get_num_threads, num_threads, set_num_threads
 from fastnn._version import __version__ as __version__
 from fastnn.activations import *
 from fastnn.conv import *
@@ -22,4 +23,14 @@ set_backend = _public.set_backend
 report = _public.report
 __getattr__ = _public.look_up
 
-__all__ = [*KERNELS, "BackendError", "available_backends", "backend", "report", "set_backend"]
+__all__ = [
+    *KERNELS,
+    "BackendError",
+    "available_backends",
+    "backend",
+    "get_num_threads",
+    "num_threads",
+    "report",
+    "set_backend",
+    "set_num_threads",
+]

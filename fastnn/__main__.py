@@ -10,7 +10,7 @@ from collections import Counter
 from importlib import metadata
 
 import fastnn
-from fastnn import _select
+from fastnn import _select, _threads
 
 
 def info() -> str:
@@ -22,7 +22,7 @@ def info() -> str:
         f"processor        {_processor()}, {os.cpu_count()} CPUs",
         f"instruction set  {folder or 'none compiled'}{f' ({why_not})' if why_not else ''}",
         f"compiler         {_select.compiler() or 'none'}",
-        "threads          1 (kernels run in the calling thread and release the GIL)",
+        f"threads          {_threads.describe()}",
         f"versions         {', '.join(_versions())}",
         f"environment      {', '.join(_settings()) or 'no FASTNN_* variable set'}",
     ]

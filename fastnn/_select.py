@@ -110,6 +110,14 @@ def _cpu() -> ModuleType:
     return importlib.import_module("fastnn_ext.baseline.cpu")
 
 
+def thread_pool() -> ModuleType | None:
+    """The worker threads of the compiled kernels, one pool for all instruction sets; None where nothing is compiled."""
+    try:
+        return importlib.import_module("fastnn_ext.baseline.threads")
+    except ImportError:
+        return None
+
+
 def compiler() -> str:
     """The compiler that built the compiled kernels; empty where nothing is compiled."""
     try:

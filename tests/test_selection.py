@@ -5,14 +5,13 @@ Each question is a few lines of Python; it ends by printing JSON or by raising.
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from backends import runnable_isas
+from processes import answer, complaint
 
 import fastnn
 import fastnn_ext
@@ -31,26 +30,6 @@ import json, sys, fastnn
 rows = [[row.kernel, row.backend, row.module, row.reason] for row in fastnn.report()]
 print(json.dumps({"rows": rows, "loaded": sorted(sys.modules)}))
 """
-
-
-def python(code, **environment):
-    """Run `code` with the packages under test, or those in PYTHONPATH; not with the current directory."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTNN_")}
-    tested = {"PYTHONPATH": str(Path(fastnn.__file__).parents[1])}
-    line = [sys.executable, "-P", "-W", "error", "-c", code]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=clean | tested | environment)
-
-
-def answer(code, **environment):
-    finished = python(code, **environment)
-    assert finished.returncode == 0, finished.stderr
-    return json.loads(finished.stdout)
-
-
-def complaint(code, **environment):
-    finished = python(code, **environment)
-    assert finished.returncode != 0, f"no error, but {finished.stdout}"
-    return finished.stderr.strip().rpartition("\n")[2]
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -93,7 +72,8 @@ def test_an_instruction_set_can_be_chosen(isa):
     said = answer(REPORT, FASTNN_ISA=isa, FASTNN_STRICT="1")
     assert {row[2].rpartition(".")[0] for row in said["rows"]} == {f"fastnn_ext.{isa}"}
     others = tuple(f"fastnn_ext.{other}." for other in ISAS if other != isa)
-    assert [name for name in said["loaded"] if name.startswith(others)] in ([], ["fastnn_ext.baseline.cpu"])
+    for_all = {"fastnn_ext.baseline.cpu", "fastnn_ext.baseline.threads"}
+    assert {name for name in said["loaded"] if name.startswith(others)} <= for_all
 
 
 @compiled
@@ -152,6 +132,25 @@ NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
 def test_nothing_compiled_and_no_numba_is_numpy(pure):
     said = answer(NO_NUMBA + REPORT, PYTHONPATH=pure, FASTNN_STRICT="1")
     assert {row[1] for row in said["rows"]} == {"numpy"}
+
+
+def test_nothing_compiled_has_no_threads_but_checks_their_number(pure):
+    code = """
+import json, threading, fastnn
+fastnn.set_num_threads(3)
+seen = [fastnn.get_num_threads()]
+with fastnn.num_threads(2):
+    seen.append(fastnn.get_num_threads())
+    other = threading.Thread(target=lambda: seen.append(fastnn.get_num_threads()))
+    other.start()
+    other.join()
+print(json.dumps([*seen, fastnn.get_num_threads()]))
+"""
+    assert answer(NO_NUMBA + code, PYTHONPATH=pure) == [3, 2, 3, 3]
+    message = complaint(NO_NUMBA + "import fastnn; fastnn.set_num_threads(0)", PYTHONPATH=pure)
+    assert message == "ValueError: set_num_threads: n is 0; expected an int from 1 to 1024"
+    message = complaint(NO_NUMBA + "import fastnn", PYTHONPATH=pure, FASTNN_NUM_THREADS="many")
+    assert message == "ValueError: FASTNN_NUM_THREADS is 'many'; expected an int from 1 to 1024"
 
 
 @numba

@@ -138,4 +138,23 @@ FNN_STATIC void *fnn_workspace(int slot, size_t bytes)
     return arena->data[slot];
 }
 
+/* The workspace while other code runs in between that may want one, and afterwards again. */
+FNN_STATIC fnn_arena *fnn_arena_set_aside(void)
+{
+    fnn_arena *arena = fnn_arena_of_thread;
+    fnn_arena_of_thread = NULL;
+    return arena;
+}
+
+FNN_STATIC void fnn_arena_take_back(fnn_arena *arena)
+{
+    if (arena == NULL)
+        return;
+    if (fnn_arena_of_thread != NULL) {
+        fnn_arena_free(fnn_arena_of_thread);
+        fnn_arena_register(arena);
+    }
+    fnn_arena_of_thread = arena;
+}
+
 #endif
