@@ -9,13 +9,15 @@ from common cimport (
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport PyObject
-from elementwise cimport binary, finite, map, map_times, unary
+from elementwise cimport PART_ELEMENTS, SHARE_ELEMENTS, binary, finite, map, map_times, unary
 from fused cimport Activation
-from softmax cimport softmax_backward_loop, softmax_loop
+from pool cimport join_pool, raise_if, run, team
+from softmax cimport COLUMNS, PIECE, softmax_backward_loop, softmax_loop
 
 from fastnn_ext.checks import activations as checks
 
 cnp.import_array()
+join_pool()
 
 # ----------------------------------------------------------------------------------------------------
 # Loops: each formula over contiguous elements; a derivative also times the gradient of the output
@@ -438,21 +440,13 @@ cdef object along_axis(str name, object x, object axis, object out, bint is_log)
         x, middle, output = checks.softmax(name, out, axis, x)
         result = <cnp.ndarray?> output.array
     source = <cnp.ndarray?> x
-    if PyArray_SIZE(source) < GIL_ELEMENTS:
-        run_along_axis(source, result, middle, is_log)
-    else:
-        with nogil:
-            run_along_axis(source, result, middle, is_log)
+    run_along_axis(name, Lines(
+        single=PyArray_TYPE(source) == cnp.NPY_FLOAT32, is_log=is_log,
+        g=NULL, x=PyArray_DATA(source), y=PyArray_DATA(result),
+        outer=lengths(source, 0, middle), length=lengths(source, middle, middle + 1),
+        inner=lengths(source, middle + 1, PyArray_NDIM(source)), planes=0, columns=0, across=0,
+    ))
     return result if output is None else output.deliver()
-
-
-cdef void run_along_axis(cnp.ndarray x, cnp.ndarray y, int axis, bint is_log) noexcept nogil:
-    cdef Py_ssize_t outer = lengths(x, 0, axis), length = lengths(x, axis, axis + 1)
-    cdef Py_ssize_t inner = lengths(x, axis + 1, PyArray_NDIM(x))
-    if PyArray_TYPE(x) == cnp.NPY_FLOAT32:
-        softmax_loop(<const float *> PyArray_DATA(x), <float *> PyArray_DATA(y), outer, length, inner, is_log)
-    else:
-        softmax_loop(<const double *> PyArray_DATA(x), <double *> PyArray_DATA(y), outer, length, inner, is_log)
 
 
 cdef object backward_along_axis(str name, object grad_out, object y, object axis, object out, bint is_log):
@@ -471,28 +465,83 @@ cdef object backward_along_axis(str name, object grad_out, object y, object axis
         grad_out, y, middle, output = checks.softmax_backward(name, out, axis, grad_out, y)
         result = <cnp.ndarray?> output.array
     g, saved = <cnp.ndarray?> grad_out, <cnp.ndarray?> y
-    if PyArray_SIZE(g) < GIL_ELEMENTS:
-        run_backward_along_axis(g, saved, result, middle, is_log)
-    else:
-        with nogil:
-            run_backward_along_axis(g, saved, result, middle, is_log)
+    run_along_axis(name, Lines(
+        single=PyArray_TYPE(g) == cnp.NPY_FLOAT32, is_log=is_log,
+        g=PyArray_DATA(g), x=PyArray_DATA(saved), y=PyArray_DATA(result),
+        outer=lengths(g, 0, middle), length=lengths(g, middle, middle + 1),
+        inner=lengths(g, middle + 1, PyArray_NDIM(g)), planes=0, columns=0, across=0,
+    ))
     return result if output is None else output.deliver()
 
 
-cdef void run_backward_along_axis(
-    cnp.ndarray g, cnp.ndarray y, cnp.ndarray grad, int axis, bint is_log
+cdef struct Lines:
+    # y = f(x) along the middle axis of [outer, length, inner], or f(g, x) where there is a g
+    bint single, is_log
+    const void *g
+    const void *x
+    void *y
+    Py_ssize_t outer, length, inner
+    # of a part; and parts side by side
+    Py_ssize_t planes, columns, across
+
+
+cdef void divide(Lines *lines) noexcept nogil:
+    """Parts of about PART_ELEMENTS: some planes, which are rows where `inner` is 1, or some columns of one plane."""
+    cdef Py_ssize_t together = max(PIECE // lines.length, 1) if lines.inner == 1 else 1  # rows that a loop takes at once
+    cdef Py_ssize_t plane = lines.length * lines.inner
+    lines.planes = max(PART_ELEMENTS // (plane * together), 1) * together
+    lines.columns = lines.inner
+    if plane > PART_ELEMENTS and lines.inner > 1:
+        lines.columns = max(PART_ELEMENTS // (lines.length * COLUMNS), 1) * COLUMNS
+    lines.across = (lines.inner + lines.columns - 1) // lines.columns
+
+
+cdef int run_along_axis(str name, Lines lines) except -1:
+    cdef Py_ssize_t n = lines.outer * lines.length * lines.inner
+    cdef int failed
+    if n < GIL_ELEMENTS:
+        run_planes(&lines, 0, lines.outer, 0, lines.inner)
+        return 0
+    divide(&lines)
+    with nogil:
+        failed = run(
+            run_numbered_planes, &lines, (lines.outer + lines.planes - 1) // lines.planes * lines.across,
+            team(n, SHARE_ELEMENTS),
+        )
+    return raise_if(failed, name)
+
+
+cdef int run_numbered_planes(void *lines, Py_ssize_t part) noexcept nogil:
+    cdef const Lines *of = <const Lines *> lines
+    cdef Py_ssize_t plane = part // of.across * of.planes, column = part % of.across * of.columns
+    run_planes(
+        of, plane, min(of.planes, of.outer - plane), column, min(column + of.columns, of.inner)
+    )
+    return 0
+
+
+cdef void run_planes(
+    const Lines *lines, Py_ssize_t plane, Py_ssize_t planes, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    cdef Py_ssize_t outer = lengths(g, 0, axis), length = lengths(g, axis, axis + 1)
-    cdef Py_ssize_t inner = lengths(g, axis + 1, PyArray_NDIM(g))
-    if PyArray_TYPE(g) == cnp.NPY_FLOAT32:
+    """Columns `first` to `end` of some planes."""
+    cdef Py_ssize_t length = lines.length, inner = lines.inner, at = plane * length * inner
+    if lines.single and lines.g == NULL:
+        softmax_loop(
+            <const float *> lines.x + at, <float *> lines.y + at, planes, length, inner, first, end, lines.is_log
+        )
+    elif lines.single:
         softmax_backward_loop(
-            <const float *> PyArray_DATA(g), <const float *> PyArray_DATA(y), <float *> PyArray_DATA(grad),
-            outer, length, inner, is_log,
+            <const float *> lines.g + at, <const float *> lines.x + at, <float *> lines.y + at,
+            planes, length, inner, first, end, lines.is_log,
+        )
+    elif lines.g == NULL:
+        softmax_loop(
+            <const double *> lines.x + at, <double *> lines.y + at, planes, length, inner, first, end, lines.is_log
         )
     else:
         softmax_backward_loop(
-            <const double *> PyArray_DATA(g), <const double *> PyArray_DATA(y), <double *> PyArray_DATA(grad),
-            outer, length, inner, is_log,
+            <const double *> lines.g + at, <const double *> lines.x + at, <double *> lines.y + at,
+            planes, length, inner, first, end, lines.is_log,
         )
 
 

@@ -15,6 +15,7 @@ from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_
 from conv_planes cimport grad_weight_planes, run_planes
 from fused cimport Activation, activation_of
 from libc.string cimport memset
+from pool cimport join_pool, raise_if, run, team
 from windows cimport (
     Axis, Image, axis_of, image_of, is_many, read_axes, read_integer, read_layout, set_shape,
 )
@@ -22,10 +23,14 @@ from windows cimport (
 from fastnn_ext.checks import conv as checks
 
 cnp.import_array()
+join_pool()
 
 cdef enum:
     SUMS = 16        # partial sums of a long line
     SMALL = 1 << 16  # multiplications that cost less than giving up the GIL
+    KERNELS = 32     # that a part does, at least: each part copies what it needs of the image
+    PART = 1 << 22   # multiplications that one thread does at a time, at least
+    SHARE = 1 << 22  # that a thread must have
 
 cdef struct Convolution:
     Axis rows, columns
@@ -235,13 +240,19 @@ cdef inline bint is_worth_transposing(const Job *job, Py_ssize_t itemsize) noexc
 
 
 cdef int backward_weight(
-    const Convolution *conv, const real *grad_out, const real *x, real *grad_weight
+    const Convolution *conv, const real *grad_out, const real *x, real *grad_weight, Py_ssize_t first, Py_ssize_t count
 ) noexcept nogil:
-    """grad_weight; -1 where there is no memory."""
+    """grad_weight of `count` kernels from `first` on, which are all where there are groups; -1 without memory."""
     cdef Job job
     if not set_forward(&job, conv):
         return -1
-    memset(grad_weight, 0, weights_of(conv) * sizeof(real))
+    if count < conv.kernels:
+        job.m = count
+        grad_out += first * job.result_i
+        grad_weight += first * job.weight_i
+        memset(grad_weight, 0, count * job.weight_i * sizeof(real))
+    else:
+        memset(grad_weight, 0, weights_of(conv) * sizeof(real))
     if job.images == 0 or job.m == 0 or job.channels == 0:
         return 0
     if is_depthwise(conv):
@@ -262,7 +273,7 @@ cdef int backward(
     cdef Py_ssize_t kernels = conv.groups * conv.kernels
     if grad_x != NULL and backward_x(conv, grad_out, weight, grad_x) < 0:
         return -1
-    if grad_weight != NULL and backward_weight(conv, grad_out, x, grad_weight) < 0:
+    if grad_weight != NULL and backward_weight(conv, grad_out, x, grad_weight, 0, conv.kernels) < 0:
         return -1
     if grad_bias != NULL and conv.channels_last:
         sum_pixels(grad_out, conv.images * pixels, kernels, grad_bias)
@@ -314,12 +325,17 @@ cdef inline Image output_of(const Convolution *conv) noexcept:
     return Image(conv.images, conv.groups * conv.kernels, conv.rows.outputs, conv.columns.outputs)
 
 
-cdef inline bint is_small(const Convolution *conv) noexcept:
-    """Whether the work is less than what giving up the GIL costs where other threads want it."""
+cdef inline double work_of(const Convolution *conv) noexcept nogil:
+    """How many multiplications it is."""
     return (
         <double> conv.images * conv.groups * conv.kernels * conv.rows.outputs * conv.columns.outputs
-        * conv.channels * conv.rows.taps * conv.columns.taps < SMALL
+        * conv.channels * conv.rows.taps * conv.columns.taps
     )
+
+
+cdef inline bint is_small(const Convolution *conv) noexcept:
+    """Whether the work is less than what giving up the GIL costs where other threads want it."""
+    return work_of(conv) < SMALL
 
 
 cdef inline void *data_of(object array) noexcept:
@@ -348,6 +364,128 @@ cdef int backward_of(
         conv, <double *> g, <double *> x, <double *> weight, <double *> grad_x, <double *> grad_weight,
         <double *> grad_bias
     )
+
+
+# --- threads: parts of the images, and of the kernels, by sizes alone ---
+
+cdef struct Call:
+    # of arrays of one dtype; results that are not wanted are NULL
+    const Convolution *conv
+    const Activation *activation
+    bint single
+    Py_ssize_t images   # of a part
+    Py_ssize_t kernels  # of a part of the gradient of the weights, or of an image
+    const void *x
+    const void *weight
+    const void *bias
+    const void *grad_out
+    void *y
+    void *grad_x
+    void *grad_weight
+    void *grad_bias
+
+
+cdef inline Py_ssize_t size_of_number(const Call *call) noexcept nogil:
+    return sizeof(float) if call.single else sizeof(double)
+
+
+cdef Py_ssize_t divide_images(Call *call) noexcept nogil:
+    """Set how many images are a part; how many parts there are."""
+    cdef Py_ssize_t images = call.conv.images
+    cdef double parts = work_of(call.conv) / PART
+    call.images = fnn_max(images, 1)
+    if parts > 1:
+        call.images = fnn_parts(images, <Py_ssize_t> parts) if parts < images else 1
+    return fnn_parts(images, call.images)
+
+
+cdef Py_ssize_t divide_kernels(Call *call, double work) noexcept nogil:
+    """Set how many kernels are a part of that work; how many parts there are, of which groups have only one."""
+    cdef Py_ssize_t kernels = call.conv.kernels
+    cdef double parts = work / PART
+    call.kernels = kernels
+    if call.conv.groups == 1 and parts > 1:
+        call.kernels = fnn_min(kernels, fnn_max(KERNELS, fnn_parts(kernels, <Py_ssize_t> parts) if parts < kernels else 1))
+        call.kernels = fnn_even_part(kernels, call.kernels, 1)
+    return fnn_parts(kernels, call.kernels) if kernels else 1
+
+
+cdef Convolution some_images(Call *call, Py_ssize_t part) noexcept nogil:
+    """Point `call` to the images of a part; their convolution."""
+    cdef Convolution conv = call.conv[0]
+    cdef Py_ssize_t first = part * call.images
+    cdef Py_ssize_t inputs = conv.groups * conv.channels * conv.rows.length * conv.columns.length
+    cdef Py_ssize_t outputs = conv.groups * conv.kernels * conv.rows.outputs * conv.columns.outputs
+    conv.images = fnn_min(call.images, conv.images - first)
+    if call.y != NULL:
+        call.x = <const char *> call.x + first * inputs * size_of_number(call)
+        call.y = <char *> call.y + first * outputs * size_of_number(call)
+    if call.grad_x != NULL:
+        call.grad_out = <const char *> call.grad_out + first * outputs * size_of_number(call)
+        call.grad_x = <char *> call.grad_x + first * inputs * size_of_number(call)
+    return conv
+
+
+cdef void some_kernels(Call *call, Convolution *conv, Py_ssize_t part) noexcept nogil:
+    """Point `call` to some planes of the result of one image, channels first."""
+    cdef Py_ssize_t first = part * call.kernels
+    cdef Py_ssize_t plane = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t kernel = conv.channels * conv.rows.taps * conv.columns.taps
+    conv.kernels = fnn_min(call.kernels, conv.kernels - first)
+    call.weight = <const char *> call.weight + first * kernel * size_of_number(call)
+    call.y = <char *> call.y + first * plane * size_of_number(call)
+    if call.bias != NULL:
+        call.bias = <const char *> call.bias + first * size_of_number(call)
+
+
+cdef int forward_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef Call call = (<Call *> context)[0]
+    cdef Py_ssize_t of_image = fnn_parts(call.conv.kernels, call.kernels)
+    cdef Convolution conv = some_images(&call, part // of_image)
+    if of_image > 1:
+        some_kernels(&call, &conv, part % of_image)
+    return forward_of(&conv, call.single, call.x, call.weight, call.bias, call.y, call.activation)
+
+
+cdef int weight_part(const Call *call, Py_ssize_t part) noexcept nogil:
+    cdef Py_ssize_t first = part * call.kernels, count = fnn_min(call.kernels, call.conv.kernels - first)
+    if call.single:
+        return backward_weight[float](
+            call.conv, <const float *> call.grad_out, <const float *> call.x, <float *> call.grad_weight, first, count
+        )
+    return backward_weight[double](
+        call.conv, <const double *> call.grad_out, <const double *> call.x, <double *> call.grad_weight, first, count
+    )
+
+
+cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
+    """First the gradients of the weights and the bias, which are sums over all images; then grad_x."""
+    cdef Call call = (<Call *> context)[0]
+    cdef Py_ssize_t of_weight = fnn_parts(call.conv.kernels, call.kernels) if call.grad_weight != NULL else 0
+    cdef Convolution conv
+    if part < of_weight:
+        return weight_part(&call, part)
+    if part == of_weight:
+        return backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
+    conv = some_images(&call, part - of_weight - 1)
+    return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
+
+
+cdef int run_forward(Call *call) noexcept nogil:
+    cdef Py_ssize_t parts = divide_images(call)
+    call.kernels = call.conv.kernels
+    if call.images == 1 and not call.conv.channels_last:
+        parts *= divide_kernels(call, work_of(call.conv) / call.conv.images)
+    return run(forward_part, call, parts, team(work_of(call.conv), SHARE))
+
+
+cdef int run_backward(Call *call) noexcept nogil:
+    cdef Py_ssize_t parts = divide_kernels(call, work_of(call.conv))
+    if call.grad_weight == NULL:
+        parts = 0
+    if call.grad_x != NULL:
+        parts += divide_images(call)
+    return run(backward_part, call, parts + 1, team(2 * work_of(call.conv), SHARE))
 
 
 def conv2d(
@@ -387,17 +525,16 @@ def conv2d(
         take_checked(&conv, <cnp.ndarray?> x, <cnp.ndarray?> weight, rows, columns, groups, last)
         y = <cnp.ndarray?> output.array
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
-    cdef void *x_data = data_of(x)
-    cdef void *weight_data = data_of(weight)
-    cdef void *bias_data = data_of(bias)
-    cdef void *y_data = data_of(y)
+    cdef Call call = Call(
+        conv=&conv, activation=f, single=single, images=0, kernels=0, x=data_of(x), weight=data_of(weight), bias=data_of(bias),
+        grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL, grad_bias=NULL,
+    )
     if is_small(&conv):
-        failed = forward_of(&conv, single, x_data, weight_data, bias_data, y_data, f)
+        failed = forward_of(&conv, single, call.x, call.weight, call.bias, call.y, f)
     else:
         with nogil:
-            failed = forward_of(&conv, single, x_data, weight_data, bias_data, y_data, f)
-    if failed:
-        raise MemoryError("conv2d: no memory for the workspace")
+            failed = run_forward(&call)
+    raise_if(failed, "conv2d")
     return y if output is None else output.deliver()
 
 
@@ -429,19 +566,19 @@ def conv2d_backward(
         take_checked(&conv, <cnp.ndarray?> x, <cnp.ndarray?> weight, rows, columns, groups, last)
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
     cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
-    cdef void *g_data = data_of(grad_out)
-    cdef void *x_data = data_of(x)
-    cdef void *weight_data = data_of(weight)
-    cdef void *to_x = data_of(grad_x)
-    cdef void *to_weight = data_of(grad_weight)
-    cdef void *to_bias = data_of(grad_bias)
+    cdef Call call = Call(
+        conv=&conv, activation=NULL, single=single, images=0, kernels=0, x=data_of(x), weight=data_of(weight), bias=NULL,
+        grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x), grad_weight=data_of(grad_weight),
+        grad_bias=data_of(grad_bias),
+    )
     if is_small(&conv):
-        failed = backward_of(&conv, single, g_data, x_data, weight_data, to_x, to_weight, to_bias)
+        failed = backward_of(
+            &conv, single, call.grad_out, call.x, call.weight, call.grad_x, call.grad_weight, call.grad_bias
+        )
     else:
         with nogil:
-            failed = backward_of(&conv, single, g_data, x_data, weight_data, to_x, to_weight, to_bias)
-    if failed:
-        raise MemoryError("conv2d_backward: no memory for the workspace")
+            failed = run_backward(&call)
+    raise_if(failed, "conv2d_backward")
     if outputs is None:
         return grad_x, grad_weight, grad_bias
     return tuple([None if one is None else one.deliver() for one in outputs])

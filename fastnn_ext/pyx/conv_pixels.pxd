@@ -4,6 +4,7 @@ from common cimport real
 from conv_blocks cimport *
 from fused cimport Activation
 from libc.string cimport memcpy, memset
+from pool cimport poll
 from windows cimport is_many
 
 
@@ -225,7 +226,7 @@ cdef inline void multiply_pixels(
                     tile.a, tile.c = from_line + x * tile.a_rs, to_line + x * tile.c_rs
                     run_tile(source, &tile, fnn_min(height, block.columns - x), of_panel)
         first += tile.k
-        if first >= terms:
+        if first >= terms or poll():
             return
 
 
@@ -257,6 +258,8 @@ cdef inline int run_pixels(
     if packed == NULL or not plan_pixels(&plan, job, sizeof(real)):
         return -1
     while next_block(&block, &plan, job):
+        if poll():
+            return -1
         place_pixels(&block, &plan, job, 0)
         target = result + start_of(&block, job)
         for group in range(job.groups):
@@ -335,6 +338,8 @@ cdef inline int run_depthwise(
                 return -1
         memset(&block, 0, sizeof(Block))
         while next_block(&block, &plan, job):
+            if poll():
+                return -1
             place_pixels(&block, &plan, job, 0)
             place_taps(weight_at, weight_at + taps, &block, job)
             pack_weight(
@@ -426,6 +431,8 @@ cdef inline int grad_weight_pixels(
     tile.row_bias = tile.col_bias = NULL
     tile.accumulate = True
     while next_block(&block, &plan, job):
+        if poll():
+            return -1
         place_pixels(&block, &plan, job, MAX_VECS * lanes_of(source))
         for group in range(job.groups):
             part = part_of_pixels(&block, job, source + group * job.channels)
@@ -498,6 +505,8 @@ cdef inline int grad_weight_depthwise(
     memset(&block, 0, sizeof(Block))
     memset(total, 0, taps * channels * sizeof(double))
     while next_block(&block, &plan, job):
+        if poll():
+            return -1
         place_pixels(&block, &plan, job, 0)
         place_taps(weight_at, source_at, &block, job)
         part = part_of_pixels(&block, job, source)

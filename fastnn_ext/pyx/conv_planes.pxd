@@ -10,6 +10,7 @@ from common cimport real
 from conv_blocks cimport *
 from fused cimport Activation
 from libc.string cimport memset
+from pool cimport poll
 from windows cimport is_many
 
 
@@ -226,7 +227,7 @@ cdef inline void multiply_planes(
                 tile.b = source + v * lanes
                 run_tile(source, &tile, fnn_min(height, job.m - i), fnn_min(vecs, block.vectors - v))
         first += tile.k
-        if first >= terms:
+        if first >= terms or poll():
             return
 
 
@@ -307,6 +308,8 @@ cdef inline int run_planes(
     if not plan_planes(&plan, job, sizeof(real), lanes):
         return -1
     while next_block(&block, &plan, job):
+        if poll():
+            return -1
         if (
             place_planes(&block, &plan, job, MAX_VECS * lanes)
             or block.images != images or block.lines != lines or block.columns != columns
@@ -339,6 +342,8 @@ cdef inline void add_plane_products(
     cdef Py_ssize_t terms = channels * job.rows.count * job.columns.count
     cdef Py_ssize_t first, count, image, line
     for first from 0 <= first < terms by TERMS:
+        if poll():
+            return
         count = fnn_min(TERMS, terms - first)
         place_terms(weight_at, source_at, first, count, block, job)
         for image from 0 <= image < block.images by images:
@@ -369,6 +374,8 @@ cdef inline int grad_weight_planes(
     if plan.in_place:
         plan.images = fnn_even_part(job.images, fnn_max(DOT_POSITIONS // outputs, 1), 1)
     while next_block(&block, &plan, job):
+        if poll():
+            return -1
         place_planes(&block, &plan, job, 0)
         images, lines = block.images, fnn_max(DOT_POSITIONS // block.columns, 1)
         if lines >= block.lines:

@@ -7,6 +7,11 @@ from common cimport (
 )
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
+from pool cimport raise_if, run, team
+
+cdef enum:
+    PART_ELEMENTS = 32768    # that one thread does at a time
+    SHARE_ELEMENTS = 131072  # that a thread must have
 
 cdef extern from "engine/map.h" nogil:
     void fnn_map_f32(
@@ -75,22 +80,12 @@ cdef inline object unary(
         x, output = checks.elementwise(name, out, **{argument: x})
         result = <cnp.ndarray?> output.array
     source = <cnp.ndarray?> x
-    cdef Py_ssize_t n = PyArray_SIZE(source)
-    if n < GIL_ELEMENTS:
-        run_unary(f32, f64, source, result, n, option)
-    else:
-        with nogil:
-            run_unary(f32, f64, source, result, n, option)
+    run_elements(name, Elements(
+        single=PyArray_TYPE(source) == cnp.NPY_FLOAT32, n=PyArray_SIZE(source), option=option,
+        g=NULL, x=PyArray_DATA(source), y=PyArray_DATA(result),
+        unary_f32=f32, unary_f64=f64, binary_f32=NULL, binary_f64=NULL,
+    ))
     return result if output is None else output.deliver()
-
-
-cdef inline void run_unary(
-    loop_f32 f32, loop_f64 f64, cnp.ndarray x, cnp.ndarray y, Py_ssize_t n, double option
-) noexcept nogil:
-    if PyArray_TYPE(x) == cnp.NPY_FLOAT32:
-        f32(<const float *> PyArray_DATA(x), <float *> PyArray_DATA(y), n, <float> option)
-    else:
-        f64(<const double *> PyArray_DATA(x), <double *> PyArray_DATA(y), n, option)
 
 
 cdef inline object binary(
@@ -113,19 +108,54 @@ cdef inline object binary(
         grad_out, saved, output = checks.elementwise(name, out, **{"grad_out": grad_out, argument: saved})
         result = <cnp.ndarray?> output.array
     g, s = <cnp.ndarray?> grad_out, <cnp.ndarray?> saved
-    cdef Py_ssize_t n = PyArray_SIZE(g)
-    if n < GIL_ELEMENTS:
-        run_binary(f32, f64, g, s, result, n, option)
-    else:
-        with nogil:
-            run_binary(f32, f64, g, s, result, n, option)
+    run_elements(name, Elements(
+        single=PyArray_TYPE(g) == cnp.NPY_FLOAT32, n=PyArray_SIZE(g), option=option,
+        g=PyArray_DATA(g), x=PyArray_DATA(s), y=PyArray_DATA(result),
+        unary_f32=NULL, unary_f64=NULL, binary_f32=f32, binary_f64=f64,
+    ))
     return result if output is None else output.deliver()
 
 
-cdef inline void run_binary(
-    loop2_f32 f32, loop2_f64 f64, cnp.ndarray g, cnp.ndarray s, cnp.ndarray y, Py_ssize_t n, double option
-) noexcept nogil:
-    if PyArray_TYPE(g) == cnp.NPY_FLOAT32:
-        f32(<const float *> PyArray_DATA(g), <const float *> PyArray_DATA(s), <float *> PyArray_DATA(y), n, <float> option)
+cdef struct Elements:
+    # y = f(x), or f(g, x) where there is a g
+    bint single
+    Py_ssize_t n
+    double option
+    const void *g
+    const void *x
+    void *y
+    loop_f32 unary_f32
+    loop_f64 unary_f64
+    loop2_f32 binary_f32
+    loop2_f64 binary_f64
+
+
+cdef inline int run_elements(str name, Elements elements) except -1:
+    """The loop over all elements: with the GIL kept where there are few, on several threads where there are many."""
+    cdef Py_ssize_t n = elements.n
+    cdef int failed
+    if n < GIL_ELEMENTS:
+        run_part(&elements, 0, n)
+        return 0
+    with nogil:
+        failed = run(run_numbered_part, &elements, (n + PART_ELEMENTS - 1) // PART_ELEMENTS, team(n, SHARE_ELEMENTS))
+    return raise_if(failed, name)
+
+
+cdef inline int run_numbered_part(void *elements, Py_ssize_t part) noexcept nogil:
+    cdef const Elements *e = <const Elements *> elements
+    run_part(e, part * PART_ELEMENTS, min(e.n - part * PART_ELEMENTS, PART_ELEMENTS))
+    return 0
+
+
+cdef inline void run_part(const Elements *e, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    if e.single and e.g == NULL:
+        e.unary_f32(<const float *> e.x + first, <float *> e.y + first, n, <float> e.option)
+    elif e.single:
+        e.binary_f32(
+            <const float *> e.g + first, <const float *> e.x + first, <float *> e.y + first, n, <float> e.option
+        )
+    elif e.g == NULL:
+        e.unary_f64(<const double *> e.x + first, <double *> e.y + first, n, e.option)
     else:
-        f64(<const double *> PyArray_DATA(g), <const double *> PyArray_DATA(s), <double *> PyArray_DATA(y), n, option)
+        e.binary_f64(<const double *> e.g + first, <const double *> e.x + first, <double *> e.y + first, n, e.option)

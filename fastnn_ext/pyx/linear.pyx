@@ -7,15 +7,20 @@ from common cimport (
 )
 from fused cimport Activation, activation_of
 from gemm cimport Epilogue, matmul, no_epilogue
+from pool cimport join_pool, poll, raise_if, run, team
 
 from fastnn_ext.checks import linear as checks
 
 cnp.import_array()
+join_pool()
 
 cdef enum:
-    MAX_NDIM = 64  # NPY_MAXDIMS of NumPy 2
-    COLUMNS = 256  # of grad_out whose sums are kept on the stack
-    CHUNK = 1024   # elements that stay in the first-level cache between two loops
+    MAX_NDIM = 64    # NPY_MAXDIMS of NumPy 2
+    COLUMNS = 64     # of grad_out that are summed together
+    ROWS = 65536     # of them after which there is a look for signals
+    CHUNK = 1024     # elements that stay in the first-level cache between two loops
+    PART = 32 * CHUNK  # that one thread does at a time
+    SHARE = 131072   # elements that a thread must have
 
 
 cdef struct Product:
@@ -128,25 +133,51 @@ def linear(x, weight, bias=None, *, activation=None, out=None):
                 failed = run_linear[float](&size, <float *> a, <float *> b, <float *> c, f, <float *> target)
             else:
                 failed = run_linear[double](&size, <double *> a, <double *> b, <double *> c, f, <double *> target)
-    if failed:
-        raise MemoryError("linear: no memory for the workspace")
+    raise_if(failed, "linear")
     return y if output is None else output.deliver()
 
 
-cdef void sum_rows(const real *grad_out, Py_ssize_t rows, Py_ssize_t columns, real *sums) noexcept nogil:
-    """Column sums of grad_out[rows, columns], in double: there can be millions of rows."""
+cdef struct Sums:
+    const void *grad_out
+    Py_ssize_t rows, columns
+    void *sums
+
+
+cdef int sum_rows(const Sums *task, Py_ssize_t part, real *sums) noexcept nogil:
+    """Column sums of a part of grad_out[rows, columns], in double: there can be millions of rows."""
     cdef double total[COLUMNS]
-    cdef Py_ssize_t part, first, count, i, j
-    for part in range((columns + COLUMNS - 1) // COLUMNS):
-        first = part * COLUMNS
-        count = min(columns - first, COLUMNS)
+    cdef Py_ssize_t first = part * COLUMNS, count = min(task.columns - first, COLUMNS), i, j
+    cdef const real *row = <const real *> task.grad_out + first
+    cdef int stop
+    for j in range(count):
+        total[j] = 0
+    for i in range(task.rows):
         for j in range(count):
-            total[j] = 0
-        for i in range(rows):
-            for j in range(count):
-                total[j] += grad_out[i * columns + first + j]
-        for j in range(count):
-            sums[first + j] = <real> total[j]
+            total[j] += row[j]
+        row += task.columns
+        if i % ROWS == ROWS - 1:
+            stop = poll()
+            if stop:
+                return stop
+    for j in range(count):
+        sums[first + j] = <real> total[j]
+    return 0
+
+
+cdef int sum_rows_f32(void *task, Py_ssize_t part) noexcept nogil:
+    return sum_rows[float](<const Sums *> task, part, <float *> (<Sums *> task).sums)
+
+
+cdef int sum_rows_f64(void *task, Py_ssize_t part) noexcept nogil:
+    return sum_rows[double](<const Sums *> task, part, <double *> (<Sums *> task).sums)
+
+
+cdef int run_sums(const real *grad_out, Py_ssize_t rows, Py_ssize_t columns, real *sums) noexcept nogil:
+    cdef Sums task = Sums(grad_out, rows, columns, sums)
+    return run(
+        sum_rows_f32 if real is float else sum_rows_f64, &task, (columns + COLUMNS - 1) // COLUMNS,
+        team(<double> rows * <double> columns, SHARE),
+    )
 
 
 cdef int run_backward(
@@ -166,7 +197,7 @@ cdef int run_backward(
             no_epilogue(),
         )
     if grad_bias != NULL and not failed:
-        sum_rows(grad_out, size.rows, size.outputs, grad_bias)
+        failed = run_sums[real](grad_out, size.rows, size.outputs, grad_bias)
     return failed
 
 
@@ -224,14 +255,21 @@ def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
             failed = run_backward[double](
                 &size, <double *> g, <double *> a, <double *> w, <double *> gx, <double *> gw, <double *> gb
             )
-    if failed:
-        raise MemoryError("linear_backward: no memory for the workspace")
+    raise_if(failed, "linear_backward")
     if outputs is None:
         return grad_x, grad_weight, grad_bias
     return tuple([None if one is None else one.deliver() for one in outputs])
 
 
-cdef void run_output_delta(
+cdef struct Deltas:
+    const void *y
+    const void *target
+    void *delta
+    Py_ssize_t n
+    const Activation *activation
+
+
+cdef void output_deltas(
     const real *y, const real *target, Py_ssize_t n, const Activation *activation, real *delta
 ) noexcept nogil:
     """(y - target) * f'(y), in chunks that stay in cache between the two loops; delta may be y or target."""
@@ -249,6 +287,26 @@ cdef void run_output_delta(
                 activation.backward_f64(difference, y + first, difference, count, activation.option)
         for i in range(count):
             delta[first + i] = difference[i]
+
+
+cdef int output_deltas_f32(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Deltas *d = <const Deltas *> context
+    cdef Py_ssize_t first = part * PART
+    output_deltas[float](
+        <const float *> d.y + first, <const float *> d.target + first, min(d.n - first, PART), d.activation,
+        <float *> d.delta + first,
+    )
+    return 0
+
+
+cdef int output_deltas_f64(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Deltas *d = <const Deltas *> context
+    cdef Py_ssize_t first = part * PART
+    output_deltas[double](
+        <const double *> d.y + first, <const double *> d.target + first, min(d.n - first, PART), d.activation,
+        <double *> d.delta + first,
+    )
+    return 0
 
 
 def output_delta(y, target, *, activation="sigmoid", loss="half_squared_error", out=None):
@@ -271,16 +329,15 @@ def output_delta(y, target, *, activation="sigmoid", loss="half_squared_error", 
         y, target, derivative, output = checks.output_delta(y, target, activation, loss, out)
         delta = <cnp.ndarray?> output.array
     cdef const Activation *f = activation_of("output_delta", derivative)
-    cdef const void *a = PyArray_DATA(<cnp.ndarray?> y)
-    cdef const void *b = PyArray_DATA(<cnp.ndarray?> target)
-    cdef void *target_data = PyArray_DATA(delta)
     cdef Py_ssize_t n = PyArray_SIZE(delta)
+    cdef Deltas deltas = Deltas(PyArray_DATA(<cnp.ndarray?> y), PyArray_DATA(<cnp.ndarray?> target), PyArray_DATA(delta), n, f)
     cdef bint single = PyArray_TYPE(delta) == cnp.NPY_FLOAT32
+    cdef int failed
     with nogil:
-        if single:
-            run_output_delta(<const float *> a, <const float *> b, n, f, <float *> target_data)
-        else:
-            run_output_delta(<const double *> a, <const double *> b, n, f, <double *> target_data)
+        failed = run(
+            output_deltas_f32 if single else output_deltas_f64, &deltas, (n + PART - 1) // PART, team(n, SHARE)
+        )
+    raise_if(failed, "output_delta")
     return delta if output is None else output.deliver()
 
 
@@ -360,6 +417,5 @@ def hidden_delta(delta_next, weight_next, y, *, activation="sigmoid", out=None):
             failed = run_hidden_delta[double](
                 &size, <double *> d, <double *> w, <double *> saved, f, <double *> target
             )
-    if failed:
-        raise MemoryError("hidden_delta: no memory for the workspace")
+    raise_if(failed, "hidden_delta")
     return delta if output is None else output.deliver()

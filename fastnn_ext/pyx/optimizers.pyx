@@ -12,13 +12,17 @@ from common cimport (
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from libc.math cimport pow, sqrt, sqrtf
+from pool cimport join_pool, run_to_end, team
 
 from fastnn_ext.checks import optimizers as checks
 
 cnp.import_array()
+join_pool()
 
 cdef enum:
     MAX_STATES = 4  # Adam's: param, two averages and the maximum of one
+    PART = 16384    # elements that one thread does at a time
+    SHARE = 65536   # that a thread must have
 
 
 cdef struct Numbers:
@@ -226,13 +230,33 @@ cdef void point(Step *step, object grad, tuple states) noexcept:
         step.states[i] = PyArray_DATA(<cnp.ndarray> states[i]) if i < len(states) else NULL
 
 
+cdef struct Job:
+    Loop loop
+    const Step *step
+
+
+cdef int perform_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Job *job = <const Job *> context
+    cdef Step step = job.step[0]
+    cdef Py_ssize_t first = part * PART, itemsize = sizeof(float) if step.is_float else sizeof(double)
+    cdef int i
+    step.n = min(step.n - first, PART)
+    step.grad = <const char *> step.grad + first * itemsize
+    for i in range(MAX_STATES):
+        if step.states[i] != NULL:
+            step.states[i] = <char *> step.states[i] + first * itemsize
+    job.loop(&step)
+    return 0
+
+
 cdef inline object perform(Loop loop, const Step *step, object updated):
-    """The step, without the GIL where that pays; then what was copied goes back."""
+    """The step, without the GIL where that pays; then what was copied goes back. Ctrl-C never leaves half a step."""
+    cdef Job job = Job(loop, step)
     if step.n < GIL_ELEMENTS:
         loop(step)
     else:
         with nogil:
-            loop(step)
+            run_to_end(perform_part, &job, (step.n + PART - 1) // PART, team(step.n, SHARE))
     if updated is not None:
         updated.deliver()
 

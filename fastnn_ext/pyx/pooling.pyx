@@ -13,6 +13,7 @@ from common cimport (
 )
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
+from pool cimport join_pool, raise_if, run, team
 from windows cimport (
     Axis, Image, axis_of, image_of, is_many, read_axes, read_integer, read_layout, read_pair, set_shape,
 )
@@ -25,8 +26,11 @@ cdef extern from "engine/arena.h" nogil:
     void *fnn_workspace(int slot, size_t bytes)
 
 cnp.import_array()
+join_pool()
 
 cdef enum:
+    PART = 32768      # elements that one thread does at a time, or one plane
+    SHARE = 131072    # that a thread must have
     WINDOWS = 512     # of one row that are worked on together
     CHANNELS = 256    # of one pixel that are worked on together
     STRIP = 4096      # elements of reduced rows that are worked on together
@@ -582,18 +586,79 @@ cdef inline bint is_result(object out, const cnp.npy_intp *shape, cnp.ndarray x)
 
 
 cdef int call_pool(Pool *pool, bint is_max, cnp.ndarray x, cnp.ndarray y, object indices) except -1:
-    cdef bint single = PyArray_TYPE(x) == cnp.NPY_FLOAT32
-    cdef void *source = PyArray_DATA(x)
-    cdef void *target = PyArray_DATA(y)
     cdef int64_t *positions = NULL if indices is None else <int64_t *> PyArray_DATA(<cnp.ndarray> indices)
+    cdef bint single = PyArray_TYPE(x) == cnp.NPY_FLOAT32
+    cdef Call call = Call(pool, is_max, single, 0, PyArray_DATA(x), PyArray_DATA(y), positions)
     cdef int failed
     if PyArray_SIZE(x) < GIL_ELEMENTS:
-        failed = pool_of(pool, is_max, single, source, target, positions)
+        failed = pool_of(pool, is_max, single, <void *> call.source, call.target, positions)
     else:
         with nogil:
-            failed = pool_of(pool, is_max, single, source, target, positions)
-    if failed:
-        raise MemoryError("pooling: no memory for the workspace")
+            failed = run(pool_part, &call, divide(&call), team(elements_of(pool), SHARE))
+    return raise_if(failed, "pooling")
+
+
+# ----------------------------------------------------------------------------------------------------
+# Threads: each does some planes, or some images where channels are last
+
+
+cdef struct Call:
+    # y = pool of x, or grad_x = the share of each mean's gradient
+    const Pool *pool
+    bint is_max, single
+    Py_ssize_t images  # of a part
+    const void *source
+    void *target
+    int64_t *indices
+
+
+cdef inline double elements_of(const Pool *pool) noexcept nogil:
+    return <double> pool.images * pool.channels * pool.rows.length * pool.columns.length
+
+
+cdef Py_ssize_t divide(Call *call) noexcept nogil:
+    """Set how many images are a part, by sizes alone; how many parts there are. A plane is an image by itself."""
+    cdef const Pool *pool = call.pool
+    cdef Py_ssize_t size = pool.rows.length * pool.columns.length, images = pool.images
+    if pool.channels_last:
+        size *= pool.channels
+    else:
+        images *= pool.channels
+    call.images = larger(PART // larger(size, 1), 1)
+    return (images + call.images - 1) // call.images
+
+
+cdef Pool some_images(const Call *call, Py_ssize_t part, Py_ssize_t *inputs, Py_ssize_t *outputs) noexcept nogil:
+    """The pool of a part, and how many elements of the larger array and of the smaller one stand before it."""
+    cdef Pool pool = call.pool[0]
+    cdef Py_ssize_t first = part * call.images
+    if not pool.channels_last:
+        pool.images *= pool.channels
+        pool.channels = 1
+    pool.images = smaller(call.images, pool.images - first)
+    inputs[0] = first * pool.channels * pool.rows.length * pool.columns.length
+    outputs[0] = first * pool.channels * pool.rows.outputs * pool.columns.outputs
+    return pool
+
+
+cdef int pool_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Call *call = <const Call *> context
+    cdef Py_ssize_t itemsize = sizeof(float) if call.single else sizeof(double), inputs, outputs
+    cdef Pool pool = some_images(call, part, &inputs, &outputs)
+    return pool_of(
+        &pool, call.is_max, call.single, <char *> call.source + inputs * itemsize,
+        <char *> call.target + outputs * itemsize, NULL if call.indices == NULL else call.indices + outputs,
+    )
+
+
+cdef int spread_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Call *call = <const Call *> context
+    cdef Py_ssize_t inputs, outputs
+    cdef Pool pool = some_images(call, part, &inputs, &outputs)
+    if call.single:
+        run_spread[float](&pool, <float *> call.source + outputs, <float *> call.target + inputs)
+    else:
+        run_spread[double](&pool, <double *> call.source + outputs, <double *> call.target + inputs)
     return 0
 
 
@@ -705,14 +770,14 @@ def avg_pool2d_backward(
         grad_x = <cnp.ndarray?> output.array
         take_checked(&pool, image_of(grad_x, last), rows, columns, last)
         pool.counts_padding = counts
-    cdef bint single = PyArray_TYPE(grad_x) == cnp.NPY_FLOAT32
-    cdef void *g = PyArray_DATA(<cnp.ndarray?> grad_out)
-    cdef void *target = PyArray_DATA(grad_x)
+    cdef Call call = Call(
+        &pool, False, PyArray_TYPE(grad_x) == cnp.NPY_FLOAT32, 0, PyArray_DATA(<cnp.ndarray?> grad_out),
+        PyArray_DATA(grad_x), NULL,
+    )
+    cdef int failed
     with nogil:
-        if single:
-            run_spread[float](&pool, <float *> g, <float *> target)
-        else:
-            run_spread[double](&pool, <double *> g, <double *> target)
+        failed = run(spread_part, &call, divide(&call), team(elements_of(&pool), SHARE))
+    raise_if(failed, "avg_pool2d_backward")
     return grad_x if output is None else output.deliver()
 
 
@@ -755,6 +820,40 @@ cdef void scatter(
         indices += n
 
 
+cdef struct Scatter:
+    bint single, channels_last
+    Image image
+    Py_ssize_t windows  # of a plane
+    Py_ssize_t images   # of a part
+    const void *grad_out
+    const int64_t *indices
+    void *grad_x
+
+
+cdef int scatter_part(void *context, Py_ssize_t part) noexcept nogil:
+    """Some images, or planes: a plane is an image by itself where channels are first."""
+    cdef const Scatter *call = <const Scatter *> context
+    cdef Image image = call.image
+    cdef Py_ssize_t first = part * call.images, at, to
+    if not call.channels_last:
+        image.n *= image.c
+        image.c = 1
+    image.n = smaller(call.images, image.n - first)
+    at = first * image.c * call.windows
+    to = first * image.c * image.h * image.w
+    if call.single:
+        scatter[float](
+            <const float *> call.grad_out + at, call.indices + at, image, call.windows, call.channels_last,
+            <float *> call.grad_x + to,
+        )
+    else:
+        scatter[double](
+            <const double *> call.grad_out + at, call.indices + at, image, call.windows, call.channels_last,
+            <double *> call.grad_x + to,
+        )
+    return 0
+
+
 def max_pool2d_backward(grad_out, indices, input_shape, *, layout="NCHW", out=None):
     cdef object output = None
     cdef cnp.npy_intp shape[4]
@@ -787,13 +886,18 @@ def max_pool2d_backward(grad_out, indices, input_shape, *, layout="NCHW", out=No
         grad_out, indices, last, output = checks.max_pool2d_backward(grad_out, indices, input_shape, layout, out)
         grad_x = <cnp.ndarray?> output.array
         image, windows = image_of(grad_x, last), image_of(<cnp.ndarray?> grad_out, last)
-    cdef bint single = PyArray_TYPE(grad_x) == cnp.NPY_FLOAT32
-    cdef void *g = PyArray_DATA(<cnp.ndarray> grad_out)
-    cdef int64_t *positions = <int64_t *> PyArray_DATA(<cnp.ndarray?> indices)
-    cdef void *target = PyArray_DATA(grad_x)
+    cdef Py_ssize_t images = image.n if last else image.n * image.c
+    cdef Scatter call
+    cdef int failed
+    call.single, call.channels_last = PyArray_TYPE(grad_x) == cnp.NPY_FLOAT32, last
+    call.image, call.windows = image, windows.h * windows.w
+    call.grad_out, call.indices = PyArray_DATA(<cnp.ndarray> grad_out), <int64_t *> PyArray_DATA(<cnp.ndarray?> indices)
+    call.grad_x = PyArray_DATA(grad_x)
+    call.images = larger(PART // larger(image.h * image.w * (image.c if last else 1), 1), 1)
     with nogil:
-        if single:
-            scatter[float](<float *> g, positions, image, windows.h * windows.w, last, <float *> target)
-        else:
-            scatter[double](<double *> g, positions, image, windows.h * windows.w, last, <double *> target)
+        failed = run(
+            scatter_part, &call, (images + call.images - 1) // call.images,
+            team(<double> PyArray_SIZE(grad_x), SHARE),
+        )
+    raise_if(failed, "max_pool2d_backward")
     return grad_x if output is None else output.deliver()

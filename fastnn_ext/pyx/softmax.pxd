@@ -75,19 +75,18 @@ cdef inline void exp_all(real *x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void softmax_loop(
-    const real *x, real *y, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner, bint is_log
+    const real *x, real *y, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner,
+    Py_ssize_t first, Py_ssize_t end, bint is_log,
 ) noexcept nogil:
+    """Of each [length, inner] the columns from `first`, a multiple of COLUMNS, to `end`."""
     cdef Py_ssize_t plane = length * inner, rows, column
     if plane == 0:
         return
     while outer > 0:
         rows = 1
         if inner > 1:
-            for column in range((inner + COLUMNS - 1) // COLUMNS):
-                softmax_columns(
-                    x + column * COLUMNS, y + column * COLUMNS, length, inner,
-                    min(inner - column * COLUMNS, COLUMNS), is_log,
-                )
+            for column from first <= column < end by COLUMNS:
+                softmax_columns(x + column, y + column, length, inner, min(end - column, COLUMNS), is_log)
         elif length > PIECE:
             softmax_long_row(x, y, length, is_log)
         else:
@@ -199,18 +198,19 @@ cdef inline void softmax_columns(
 
 
 cdef inline void softmax_backward_loop(
-    const real *g, const real *y, real *grad, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner, bint is_log
+    const real *g, const real *y, real *grad, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner,
+    Py_ssize_t first, Py_ssize_t end, bint is_log,
 ) noexcept nogil:
+    """Of each [length, inner] the columns from `first`, a multiple of COLUMNS, to `end`."""
     cdef Py_ssize_t plane = length * inner, rows, column
     if plane == 0:
         return
     while outer > 0:
         rows = 1
         if inner > 1:
-            for column in range((inner + COLUMNS - 1) // COLUMNS):
+            for column from first <= column < end by COLUMNS:
                 softmax_backward_columns(
-                    g + column * COLUMNS, y + column * COLUMNS, grad + column * COLUMNS, length, inner,
-                    min(inner - column * COLUMNS, COLUMNS), is_log,
+                    g + column, y + column, grad + column, length, inner, min(end - column, COLUMNS), is_log
                 )
         elif length > PIECE:
             softmax_backward_long_row(g, y, grad, length, is_log)

@@ -1,6 +1,6 @@
 /* Matrix products: C = A B, for any strides, with packing and epilogue to be plugged in.
  *
- *     fnn_gemm_f32(const fnn_gemm_args_f32 *args), fnn_gemm_f64(...)    0, or -1 where there is no memory
+ *     fnn_gemm_f32(const fnn_gemm_args_f32 *args), fnn_gemm_f64(...)    0, FNN_NO_MEMORY or FNN_INTERRUPTED
  *
  * computes, for i < m and j < n,
  *
@@ -26,7 +26,7 @@
 #ifndef FASTNN_GEMM_H
 #define FASTNN_GEMM_H
 
-#include "arena.h"
+#include "parallel.h"
 #include "simd.h"
 
 /* Register tiles: rows by vectors of C. */
@@ -68,7 +68,9 @@ enum {
     FNN_GROUP = 8,             /* panels of B that are packed together */
     FNN_REUSE_A = 4,           /* tiles that a packed row of A must meet to be worth packing */
     FNN_REUSE_B = 15,          /* and a packed column of B */
-    FNN_BLOCK_NUMBERS = 131072 /* of a block of C that is stored transposed */
+    FNN_BLOCK_NUMBERS = 131072, /* of a block of C that is stored transposed */
+    FNN_DIVIDE_COLS = 64,      /* columns that stay in one part, where the form has no tiles */
+    FNN_MOST_DOWN = 256        /* parts below each other that are thought of */
 };
 
 /* What else costs time, in multiply-adds of whole vectors: a number that is transposed while it is packed or stored,
@@ -77,6 +79,9 @@ enum {
 #define FNN_COST_TRANSPOSED_STORE 2.5
 #define FNN_COST_DOT 1.1
 #define FNN_COST_LANES_SUM 4
+#define FNN_COST_COPY 2.0 /* of a vector that is packed as it is */
+#define FNN_TEAM_WORK 400000.0 /* that each thread must have */
+#define FNN_POLL_AFTER 3e7     /* multiply-adds */
 
 FNN_INLINE ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 FNN_INLINE ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }

@@ -481,8 +481,9 @@ static int FNN_NAME(run_block)(FNN_NAME(block) *block, int finish)
     const FNN_NAME(gemm_args) *g = block->g;
     const fnn_gemm_plan *plan = block->plan;
     FNN_REAL splats[FNN_MC * FNN_LANES];
+    double unasked = 0; /* multiply-adds since the last poll */
     if (FNN_NAME(block_memory)(block) < 0)
-        return -1;
+        return FNN_NO_MEMORY;
     for (ptrdiff_t p = 0; p < g->k; p += plan->kc) {
         for (ptrdiff_t i0 = block->i0; i0 < block->i1; i0 += plan->mc) {
             const ptrdiff_t i1 = fnn_min(i0 + plan->mc, block->i1);
@@ -498,6 +499,13 @@ static int FNN_NAME(run_block)(FNN_NAME(block) *block, int finish)
             const ptrdiff_t done = j;
             for (ptrdiff_t end; j < block->j1; j = end) {
                 end = fnn_min(j + plan->group, block->j1);
+                unasked += (double)(i1 - i0) * (double)(end - j) * (double)t.k;
+                if (unasked > FNN_POLL_AFTER) {
+                    const int stop = fnn_poll();
+                    if (stop)
+                        return stop;
+                    unasked = 0;
+                }
                 if (i0 == block->i0)
                     FNN_NAME(block_pack_b)(block, p, t.k, j, end);
                 for (ptrdiff_t panel = j, cols; panel < end; panel += cols) {
@@ -546,15 +554,16 @@ static int FNN_NAME(gemm_tiles)(const FNN_NAME(gemm_args) *g, const fnn_gemm_pla
     if (!direct) {
         memory = (FNN_REAL *)fnn_workspace(FNN_SLOT_GEMM_C, (size_t)(mc * block.c_rs) * sizeof(FNN_REAL));
         if (memory == NULL)
-            return -1;
+            return FNN_NO_MEMORY;
     }
     for (block.i0 = i0; block.i0 < i1; block.i0 += mc) {
         block.i1 = fnn_min(block.i0 + mc, i1);
         for (block.j0 = j0; block.j0 < j1; block.j0 += nc) {
             block.j1 = fnn_min(block.j0 + nc, j1);
             block.c = direct ? g->c + block.i0 * g->c_rs + block.j0 : memory;
-            if (FNN_NAME(run_block)(&block, direct) < 0)
-                return -1;
+            const int code = FNN_NAME(run_block)(&block, direct);
+            if (code)
+                return code;
             if (!direct) {
                 FNN_NAME(deliver)(g, &block);
                 FNN_NAME(gemm_finish)(g, plan->swap, block.i0, block.i1, block.j0, block.j1);
@@ -593,10 +602,84 @@ FNN_STATIC int FNN_NAME(gemm_share)(const FNN_NAME(gemm_args) *args, const fnn_g
     return 0;
 }
 
+/* ---- threads: the product in parts of equal rows and columns ---- */
+
+typedef struct {
+    const FNN_NAME(gemm_args) *args;
+    const fnn_gemm_plan *plan;
+    ptrdiff_t rows, cols; /* of a part */
+    ptrdiff_t across;     /* parts side by side */
+} FNN_NAME(gemm_parts);
+
+/* What a part of the product as planned, not swapped, takes on one thread: its tiles, and packing all that they need. */
+static double FNN_NAME(part_cost)(const FNN_NAME(gemm_args) *g, const fnn_gemm_plan *plan, ptrdiff_t rows, ptrdiff_t cols)
+{
+    const double k = (double)g->k, a = (double)rows * k, b = (double)cols * k;
+    double cost = (double)rows * (double)fnn_parts(cols, FNN_LANES) * k;
+    if (plan->form != FNN_FORM_TILES)
+        return cost;
+    if (plan->pack_a)
+        cost += g->a_cs == 1 ? FNN_COST_COPY * a / FNN_LANES : FNN_COST_TRANSPOSED_LOAD * a;
+    if (plan->pack_b)
+        cost += g->b_cs == 1 ? FNN_COST_COPY * b / FNN_LANES : FNN_COST_TRANSPOSED_LOAD * b;
+    return cost;
+}
+
+/* About `pieces` parts, rows by columns as packing costs least. */
+static FNN_NAME(gemm_parts) FNN_NAME(gemm_divide)(const FNN_NAME(gemm_args) *g, const fnn_gemm_plan *plan,
+                                                  ptrdiff_t pieces)
+{
+    const int tiles = plan->form == FNN_FORM_TILES;
+    const ptrdiff_t row_unit = tiles ? plan->rows : FNN_DOT_ROWS, col_unit = tiles ? plan->vecs * FNN_LANES : FNN_DIVIDE_COLS;
+    FNN_NAME(gemm_parts) best = {NULL, plan, g->m, g->n, 1};
+    double least = -1;
+    for (ptrdiff_t down = 1; down <= fnn_min(pieces, FNN_MOST_DOWN); down++) {
+        const ptrdiff_t rows = fnn_even_part(g->m, fnn_parts(g->m, down), row_unit);
+        const ptrdiff_t cols = fnn_even_part(g->n, fnn_parts(g->n, fnn_parts(pieces, down)), col_unit);
+        const ptrdiff_t across = fnn_parts(g->n, cols), parts = fnn_parts(g->m, rows) * across;
+        const double cost = (double)parts * FNN_NAME(part_cost)(g, plan, rows, cols);
+        if (least < 0 || cost < least) {
+            least = cost;
+            best.rows = rows, best.cols = cols, best.across = across;
+        }
+    }
+    return best;
+}
+
+static int FNN_NAME(gemm_part)(void *context, ptrdiff_t part)
+{
+    const FNN_NAME(gemm_parts) *parts = (const FNN_NAME(gemm_parts) *)context;
+    const FNN_NAME(gemm_args) *g = parts->args;
+    const ptrdiff_t i = part / parts->across * parts->rows, j = part % parts->across * parts->cols;
+    return FNN_NAME(gemm_share)(g, parts->plan, i, fnn_min(i + parts->rows, g->m), j, fnn_min(j + parts->cols, g->n));
+}
+
+/* How many parts: two for each thread, since a worker may be late, while each part packs again what it needs; as many
+ * as polls are due where nothing is packed, since then they cost nothing, and there is no poll inside them. */
+static ptrdiff_t FNN_NAME(gemm_pieces)(const fnn_gemm_plan *plan, double work, int threads)
+{
+    if (plan->form != FNN_FORM_TILES)
+        return fnn_max(2 * threads, (ptrdiff_t)(work * FNN_LANES / FNN_POLL_AFTER));
+    return threads == 1 ? 1 : fnn_max(threads, fnn_min(2 * threads, (ptrdiff_t)(work / FNN_TEAM_WORK)));
+}
+
 FNN_STATIC int FNN_NAME(gemm)(const FNN_NAME(gemm_args) *args)
 {
     const fnn_gemm_plan plan = FNN_NAME(gemm_plan)(args);
-    return FNN_NAME(gemm_share)(args, &plan, 0, args->m, 0, args->n);
+    const double work = (double)args->m * (double)args->n * ((double)args->k / FNN_LANES + 1);
+    if (work < FNN_TEAM_WORK)
+        return FNN_NAME(gemm_share)(args, &plan, 0, args->m, 0, args->n);
+    const int threads = fnn_team(work, FNN_TEAM_WORK);
+    const FNN_NAME(gemm_args) o = plan.swap ? FNN_NAME(gemm_transposed)(args) : *args;
+    const FNN_NAME(gemm_args) normal = FNN_NAME(gemm_normal)(&o);
+    FNN_NAME(gemm_parts) parts = FNN_NAME(gemm_divide)(&normal, &plan, FNN_NAME(gemm_pieces)(&plan, work, threads));
+    parts.args = args;
+    if (plan.swap) {
+        const ptrdiff_t rows = parts.rows;
+        parts.rows = parts.cols, parts.cols = rows;
+        parts.across = fnn_parts(args->n, parts.cols);
+    }
+    return fnn_run(FNN_NAME(gemm_part), &parts, fnn_parts(args->m, parts.rows) * parts.across, threads);
 }
 
 #undef FNN_REAL

@@ -1,0 +1,555 @@
+"""The worker threads: the same bits for any number of them, forks, signals, and how many there are.
+
+What forks or is interrupted is a fresh process with a time limit: its failure is a hang.
+"""
+
+import ctypes
+import importlib
+import platform
+import sys
+import threading
+
+import numpy as np
+import pytest
+from backends import runnable_isas
+from processes import answer, complaint, python
+
+import fastnn
+from fastnn import _threads, testing
+
+COUNTS = (2, 4)
+#: Elements, enough for every kernel to use several threads.
+LARGE = 2**19 + 19
+
+compiled = pytest.mark.skipif(_threads._pool.__class__ is _threads._NoPool, reason="no kernel is compiled")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and signals")
+of_cython = pytest.mark.backends(having=lambda backend: backend.id.startswith("cython"))
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    """The number of threads is as before after each test."""
+    before = fastnn.get_num_threads()
+    yield
+    fastnn.set_num_threads(before)
+
+
+def bits(result):
+    return [one.tobytes() for one in (result if isinstance(result, tuple) else (result,)) if one is not None]
+
+
+def with_threads(count, function, *arguments, **options):
+    with fastnn.num_threads(count):
+        return bits(function(*arguments, **options))
+
+
+# ----------------------------------------------------------------------------------------------------
+# Results
+
+
+@of_cython
+def test_every_kernel_has_the_same_bits(backend, kernel):
+    small = testing.make_case(kernel, np.float32)
+    length = round(LARGE ** (1 / max(len(small.sizes), 1))) + 1
+    case = testing.make_case(kernel, np.float32, sizes=dict.fromkeys(small.sizes, length))
+
+    def run():
+        return [
+            None if value is None else value.tobytes()
+            for _, value in testing.run(backend.function(kernel), case)
+        ]
+
+    with fastnn.num_threads(1):
+        alone = run()
+    for count in COUNTS:
+        with fastnn.num_threads(count):
+            assert run() == alone, count
+
+
+#: Rows, inputs and outputs: odd ones, beyond each block size, and each form that a product takes.
+PRODUCTS = [
+    (1, 5000, 1999),
+    (3, 700, 3001),
+    (7, 3000, 700),
+    (129, 1000, 515),
+    (257, 321, 641),
+    (1025, 330, 97),
+    (2047, 641, 130),
+    (5000, 3, 400),
+    (4, 300_000, 3),
+    (500, 1, 5000),
+    (20_000, 20, 10),
+]
+
+
+@of_cython
+@pytest.mark.parametrize("size", PRODUCTS, ids="{0[0]}x{0[1]}x{0[2]}".format)
+def test_products_of_any_size_have_the_same_bits(backend, dtype, size):
+    rows, inputs, outputs = size
+    rng = np.random.default_rng(0)
+    x, weight = (
+        rng.standard_normal((rows, inputs)).astype(dtype),
+        rng.standard_normal((outputs, inputs)).astype(dtype),
+    )
+    bias, grad = (
+        rng.standard_normal(outputs).astype(dtype),
+        rng.standard_normal((rows, outputs)).astype(dtype),
+    )
+    calls = [
+        lambda: backend.linear(x, weight, bias, activation="tanh"),
+        lambda: backend.linear_backward(grad, x, weight),
+        lambda: backend.hidden_delta(grad, weight, x),
+    ]
+    for call in calls:
+        alone = with_threads(1, call)
+        for count in (2, 3, 4):
+            assert with_threads(count, call) == alone, count
+
+
+@of_cython
+@pytest.mark.parametrize(
+    "shape", [(3001, 100), (40, 30_000), (2, 300_001), (300_001, 2), (60, 70, 80)], ids=str
+)
+@pytest.mark.parametrize("axis", [0, -1])
+def test_softmax_of_any_shape_has_the_same_bits(backend, shape, axis):
+    rng = np.random.default_rng(0)
+    x, grad = rng.standard_normal((2, *shape), dtype=np.float32)
+    for function, arguments in [(backend.softmax, (x,)), (backend.log_softmax_backward, (grad, x))]:
+        alone = with_threads(1, function, *arguments, axis=axis)
+        for count in COUNTS:
+            assert with_threads(count, function, *arguments, axis=axis) == alone
+
+
+@of_cython
+def test_a_hundred_runs_have_the_same_bits(backend):
+    rng = np.random.default_rng(0)
+    x, weight = (
+        rng.standard_normal((90, 400), dtype=np.float32),
+        rng.standard_normal((300, 400), dtype=np.float32),
+    )
+    alone = with_threads(1, backend.linear, x, weight, activation="sigmoid")
+    for _ in range(100):
+        assert with_threads(4, backend.linear, x, weight, activation="sigmoid") == alone
+
+
+@compiled
+def test_the_runs_above_have_used_workers():
+    """Or they would have shown nothing."""
+    x = np.ones((400, 400), np.float32)
+    with fastnn.num_threads(4):
+        fastnn.backend("cython").linear(x, x)
+    pool = importlib.import_module("fastnn_ext.baseline.threads")
+    assert pool.workers() >= (3 if pool.CAN_HAVE_WORKERS else 0)
+
+
+@of_cython
+def test_several_threads_of_python_share_the_pool(backend):
+    rng = np.random.default_rng(0)
+    x, weight = (
+        rng.standard_normal((300, 300), dtype=np.float32),
+        rng.standard_normal((300, 300), dtype=np.float32),
+    )
+    work = [
+        lambda: backend.linear(x, weight),
+        lambda: backend.linear_backward(x, x, weight),
+        lambda: backend.gelu(x),
+    ]
+    alone = [with_threads(1, one) for one in work]
+    fastnn.set_num_threads(4)
+    wrong = []
+
+    def repeat():
+        for _ in range(30):
+            wrong.extend(one for one, expected in zip(work, alone, strict=True) if bits(one()) != expected)
+
+    threads = [threading.Thread(target=repeat) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not wrong
+
+
+@of_cython
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="knows the rounding modes of x86 only"
+)
+@posix
+def test_workers_round_as_the_caller_does(backend):
+    libm, upwards = ctypes.CDLL(None), 0x800
+    x = np.random.default_rng(0).standard_normal((300, 300), dtype=np.float32)
+    nearest = with_threads(4, backend.linear, x, x)
+    libm.fesetround(upwards)
+    try:
+        results = [with_threads(count, backend.linear, x, x) for count in (1, 4)]
+    finally:
+        libm.fesetround(0)
+    assert results[0] == results[1] != nearest
+
+
+# ----------------------------------------------------------------------------------------------------
+# Processes
+
+SETUP = """
+import os, sys, threading, time
+import numpy as np
+import fastnn
+rng = np.random.default_rng(0)
+x, weight = rng.standard_normal((300, 400), dtype=np.float32), rng.standard_normal((350, 400), dtype=np.float32)
+compute = lambda: fastnn.linear(x, weight).tobytes() + fastnn.gelu(weight).tobytes() + fastnn.tanh(big).tobytes()
+big = rng.standard_normal(600_000, dtype=np.float32)
+with fastnn.num_threads(1):
+    expected = compute()
+
+def child():
+    # in the child, whose exit status says whether it is right
+    status = 1
+    try:
+        status = 0 if compute() == expected and compute() == expected else 2
+    finally:
+        os._exit(status)
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        child()
+    return pid
+
+def join(pid):
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def runs(code, **environment):
+    finished = python(
+        "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n" + code, **environment
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@posix
+@pytest.mark.parametrize("count", ["1", "4"])
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_a_forked_child_computes(count, warm):
+    before = "compute(); compute()" if warm else ""
+    runs(
+        f"{SETUP}\n{before}\nfor pid in [fork() for _ in range(5)]: join(pid)\nassert compute() == expected",
+        FASTNN_NUM_THREADS=count,
+    )
+
+
+@posix
+def test_a_grandchild_computes():
+    runs(
+        f"{SETUP}\ncompute()\npid = os.fork()\nif pid == 0:\n    compute()\n    join(fork())\n    child()\njoin(pid)"
+    )
+
+
+@posix
+def test_a_fork_while_another_thread_computes():
+    code = """
+stop = False
+def work():
+    while not stop:
+        assert compute() == expected
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for _ in range(30):
+    join(fork())
+stop = True
+for thread in threads: thread.join()
+"""
+    runs(SETUP + code, FASTNN_NUM_THREADS="4")
+
+
+@pytest.mark.parametrize("method", ["spawn", *([] if sys.platform == "win32" else ["forkserver", "fork"])])
+def test_multiprocessing(method, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import multiprocessing
+import warnings
+import numpy as np
+import fastnn
+warnings.simplefilter("ignore", DeprecationWarning)
+def total(seed):
+    x = np.random.default_rng(seed).standard_normal((400, 400), dtype=np.float32)
+    return fastnn.linear(x, x).tobytes()
+if __name__ == "__main__":
+    expected = [total(seed) for seed in range(4)]
+    with multiprocessing.get_context({method!r}).Pool(2) as pool:
+        assert pool.map_async(total, range(4)).get(60) == expected
+"""
+    )
+    runs(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')", FASTNN_NUM_THREADS="2")
+
+
+def test_a_process_ends_while_a_thread_computes():
+    code = """
+threading.Thread(target=lambda: [compute() for _ in range(10**6)], daemon=True).start()
+time.sleep(0.2)
+"""
+    runs(SETUP + code, FASTNN_NUM_THREADS="4")
+
+
+@compiled
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit that threads count against")
+def test_without_memory_for_threads_the_caller_is_alone():
+    code = """
+import resource
+y = np.empty_like(big)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**21, -1))
+assert (fastnn.tanh(big, out=y) == np.frombuffer(expected, np.float32)[-big.size:]).all()
+from fastnn_ext.baseline import threads
+assert threads.workers() == 0
+"""
+    runs(SETUP + code, FASTNN_NUM_THREADS="4")
+
+
+@compiled
+def test_nothing_starts_before_it_is_needed():
+    code = """
+import json, numpy as np, fastnn
+from fastnn_ext.baseline import threads
+seen = [threads.workers()]
+fastnn.relu(np.ones(100)), fastnn.linear(np.ones((9, 9)), np.ones((9, 9)))
+print(json.dumps([*seen, threads.workers()]))
+"""
+    assert answer(code, FASTNN_NUM_THREADS="4") == [0, 0]
+
+
+# ----------------------------------------------------------------------------------------------------
+# Signals
+
+INTERRUPTED = """
+import json, os, signal, sys, threading, time
+import numpy as np
+import fastnn
+sent = []
+def interrupt():
+    time.sleep(0.1)
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+{arrays}
+thread = threading.Thread(target=interrupt)
+thread.start()
+try:
+    {call}
+except KeyboardInterrupt:
+    delay = time.perf_counter() - sent[0]
+thread.join()
+assert (fastnn.linear(np.ones((200, 200)), np.ones((200, 200))) == 200).all()  # all is well afterwards
+print(json.dumps(delay))
+"""
+LONG = {  # each takes a second or more where it is not interrupted
+    "product": ("x = np.ones((3500, 3500), np.float32)", "fastnn.linear(x, x)"),
+    "gradients": ("x = np.ones((3000, 3000), np.float32)", "fastnn.linear_backward(x, x, x)"),
+    "few columns": (
+        "x = np.ones((9, 2_000_000)); y = np.empty((9, 9))",
+        "[fastnn.linear(x, x, out=y) for _ in range(18)]",
+    ),
+    "elements": (
+        "x = np.ones(12_000_000); y = np.empty_like(x)",
+        "[fastnn.gelu(x, out=y) for _ in range(9)]",
+    ),
+    "convolution": (
+        "x = np.ones((64, 64, 64, 64), np.float32); w = x[:, :, :7, :7].copy()",
+        "fastnn.conv2d(x, w)",
+    ),
+}
+
+
+@compiled
+@posix
+@pytest.mark.parametrize("count", ["1", "2"])
+@pytest.mark.parametrize("what", LONG)
+def test_control_c_is_noticed(what, count):
+    """Within 200 ms on a quiet machine; ten times that is allowed on one that runs tests."""
+    arrays, call = LONG[what]
+    code = INTERRUPTED.format(arrays=arrays, call=call)
+    assert answer(code, FASTNN_NUM_THREADS=count, FASTNN_ISA=runnable_isas()[-1]) < 2
+
+
+@compiled
+@posix
+def test_a_handler_may_call_kernels_and_fork():
+    """In the middle of a product, whose thread's workspace and workers it must leave alone."""
+    code = """
+import signal
+square = rng.standard_normal((1200, 1200), dtype=np.float32)
+right = fastnn.linear(square, square).tobytes()
+calls, pids, parent = [], [], os.getpid()
+def handler(number, frame):
+    calls.append(compute() == expected)
+    if len(pids) < 2:
+        pids.append(os.fork())
+    if os.getpid() == parent:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.02)
+while len(calls) < 6 and os.getpid() == parent:
+    if fastnn.linear(square, square).tobytes() != right:
+        os._exit(3)
+if os.getpid() != parent:
+    os._exit(0 if fastnn.linear(square, square).tobytes() == right else 4)
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert all(calls)
+for pid in pids: join(pid)
+"""
+    runs(SETUP + code, FASTNN_NUM_THREADS="3", FASTNN_ISA=runnable_isas()[-1])
+
+
+@compiled
+@posix
+def test_an_optimizer_step_is_whole_or_not_begun():
+    code = """
+import json, os, signal, threading, time
+import numpy as np
+import fastnn
+param, grad = np.zeros(5_000_000), np.ones(5_000_000)
+threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    for _ in range(400):
+        fastnn.sgd_step(param, grad, lr=1.0)
+except KeyboardInterrupt:
+    print(json.dumps(bool((param == param[0]).all())))
+"""
+    assert answer(code, FASTNN_NUM_THREADS="2")
+
+
+# ----------------------------------------------------------------------------------------------------
+# How many
+
+COUNT = "import json, fastnn; print(json.dumps(fastnn.get_num_threads()))"
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({"FASTNN_NUM_THREADS": "3"}, 3),
+        ({"FASTNN_NUM_THREADS": " 3 ", "OMP_NUM_THREADS": "7"}, 3),
+        ({"OMP_NUM_THREADS": "7"}, 7),
+        ({"OMP_NUM_THREADS": "5,2,1"}, 5),
+        ({"OMP_NUM_THREADS": "", "FASTNN_NUM_THREADS": ""}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_the_environment_says_how_many(environment, count):
+    if count is None:
+        count = min(_threads._affinity(), int(np.ceil(min(_threads._quota(), 1024))))
+    assert answer(COUNT, **environment) == count
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs an affinity")
+def test_the_affinity_says_how_many():
+    assert answer(f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n{COUNT}") == 1
+
+
+@pytest.mark.parametrize("variable", ["FASTNN_NUM_THREADS", "OMP_NUM_THREADS"])
+@pytest.mark.parametrize("value", ["0", "-1", "2.0", "two", "1025", "+2", ",2", "9" * 5000, "\u0663"])
+def test_a_bad_variable_is_an_error(variable, value, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=rf"^{variable} is .*; expected an int from 1 to 1024$"):
+        _threads._from_environment(variable)
+
+
+@pytest.mark.parametrize("variable", ["FASTNN_NUM_THREADS", "OMP_NUM_THREADS"])
+def test_a_bad_variable_is_an_error_at_import(variable):
+    message = complaint("import fastnn", **{variable: "many"})
+    assert message == f"ValueError: {variable} is 'many'; expected an int from 1 to 1024"
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, np.inf),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, np.inf),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        ({"proc/self/cgroup": "0::/docker/abc\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 0.5),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/cpu.max": "400000 100000\n",
+                "sys/fs/cgroup/a/cpu.max": "300000 100000\n",
+            },
+            3,
+        ),
+        (
+            {
+                "proc/self/cgroup": "5:memory:/x\n4:cpu,cpuacct:/x\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "200000\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            2,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, np.inf),
+    ],
+)
+def test_the_quota_of_control_groups(files, quota, tmp_path):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert _threads._quota(tmp_path) == quota
+
+
+@pytest.mark.parametrize("function", [fastnn.set_num_threads, fastnn.num_threads], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("n", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (1025, ValueError),
+        (2**80, ValueError),
+        (True, TypeError),
+        (np.True_, TypeError),
+        (2.0, TypeError),
+        ("2", TypeError),
+        (None, TypeError),
+        (np.ones(2, int), TypeError),
+    ],
+    ids=repr,
+)
+def test_a_bad_count_is_an_error(function, n, error):
+    before = fastnn.get_num_threads()
+    with pytest.raises(error, match=rf"^{function.__name__}: n is .*; expected an int from 1 to 1024$"):
+        function(n)
+    assert fastnn.get_num_threads() == before
+
+
+def test_a_count_of_the_thread_and_one_of_the_process():
+    seen = []
+    fastnn.set_num_threads(np.int64(3))
+    with fastnn.num_threads(2):
+        with fastnn.num_threads(5):
+            assert fastnn.get_num_threads() == 5
+        assert fastnn.get_num_threads() == 2
+        fastnn.set_num_threads(4)
+        assert fastnn.get_num_threads() == 2
+        other = threading.Thread(target=lambda: seen.append(fastnn.get_num_threads()))
+        other.start()
+        other.join()
+    assert seen == [4]
+    assert fastnn.get_num_threads() == 4
+
+
+def test_the_count_is_restored_after_an_error():
+    before = fastnn.get_num_threads()
+    with pytest.raises(ZeroDivisionError), fastnn.num_threads(7):
+        _ = 1 / 0
+    assert fastnn.get_num_threads() == before
+
+
+def test_info_says_how_many():
+    said = runs("from fastnn.__main__ import info; print(info())", FASTNN_NUM_THREADS="3")
+    line = next(line for line in said.splitlines() if line.startswith("threads "))
+    if fastnn.available_backends()[0] == "cython" and sys.platform != "win32":
+        assert line.split(maxsplit=1)[1] == "3 at most in a compiled kernel, from FASTNN_NUM_THREADS"
+    else:
+        assert line.split(maxsplit=1)[1].startswith("1 ")
