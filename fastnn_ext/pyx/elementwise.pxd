@@ -80,11 +80,16 @@ cdef inline object unary(
         x, output = checks.elementwise(name, out, **{argument: x})
         result = <cnp.ndarray?> output.array
     source = <cnp.ndarray?> x
-    run_elements(name, Elements(
-        single=PyArray_TYPE(source) == cnp.NPY_FLOAT32, n=PyArray_SIZE(source), option=option,
-        g=NULL, x=PyArray_DATA(source), y=PyArray_DATA(result),
-        unary_f32=f32, unary_f64=f64, binary_f32=NULL, binary_f64=NULL,
-    ))
+    cdef Py_ssize_t n = PyArray_SIZE(source)
+    cdef bint single = PyArray_TYPE(source) == cnp.NPY_FLOAT32
+    cdef const void *from_x = PyArray_DATA(source)
+    cdef void *y = PyArray_DATA(result)
+    if n >= GIL_ELEMENTS:
+        run_elements(name, Elements(single, n, option, NULL, from_x, y, f32, f64, NULL, NULL))
+    elif single:
+        f32(<const float *> from_x, <float *> y, n, <float> option)
+    else:
+        f64(<const double *> from_x, <double *> y, n, option)
     return result if output is None else output.deliver()
 
 
@@ -108,11 +113,17 @@ cdef inline object binary(
         grad_out, saved, output = checks.elementwise(name, out, **{"grad_out": grad_out, argument: saved})
         result = <cnp.ndarray?> output.array
     g, s = <cnp.ndarray?> grad_out, <cnp.ndarray?> saved
-    run_elements(name, Elements(
-        single=PyArray_TYPE(g) == cnp.NPY_FLOAT32, n=PyArray_SIZE(g), option=option,
-        g=PyArray_DATA(g), x=PyArray_DATA(s), y=PyArray_DATA(result),
-        unary_f32=NULL, unary_f64=NULL, binary_f32=f32, binary_f64=f64,
-    ))
+    cdef Py_ssize_t n = PyArray_SIZE(g)
+    cdef bint single = PyArray_TYPE(g) == cnp.NPY_FLOAT32
+    cdef const void *from_g = PyArray_DATA(g)
+    cdef const void *from_s = PyArray_DATA(s)
+    cdef void *y = PyArray_DATA(result)
+    if n >= GIL_ELEMENTS:
+        run_elements(name, Elements(single, n, option, from_g, from_s, y, NULL, NULL, f32, f64))
+    elif single:
+        f32(<const float *> from_g, <const float *> from_s, <float *> y, n, <float> option)
+    else:
+        f64(<const double *> from_g, <const double *> from_s, <double *> y, n, option)
     return result if output is None else output.deliver()
 
 
@@ -131,12 +142,9 @@ cdef struct Elements:
 
 
 cdef inline int run_elements(str name, Elements elements) except -1:
-    """The loop over all elements: with the GIL kept where there are few, on several threads where there are many."""
+    """The loop over all elements without the GIL, on several threads where there are many."""
     cdef Py_ssize_t n = elements.n
     cdef int failed
-    if n < GIL_ELEMENTS:
-        run_part(&elements, 0, n)
-        return 0
     with nogil:
         failed = run(run_numbered_part, &elements, (n + PART_ELEMENTS - 1) // PART_ELEMENTS, team(n, SHARE_ELEMENTS))
     return raise_if(failed, name)

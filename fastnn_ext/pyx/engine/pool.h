@@ -17,11 +17,15 @@
 #include <time.h>
 #include "parallel.h"
 
+#ifndef FNN_HAS_WORKERS
 #if !defined(_WIN32) && defined(__GNUC__)
 #define FNN_HAS_WORKERS 1
-#include <signal.h>
 #else
 #define FNN_HAS_WORKERS 0
+#endif
+#endif
+#if FNN_HAS_WORKERS
+#include <signal.h>
 #endif
 
 enum { FNN_POOL_SPIN_US = 4, FNN_POOL_STACK = 4 << 20 };
@@ -41,7 +45,6 @@ typedef struct {
 } fnn_job;
 
 static FNN_THREAD_LOCAL fnn_job *fnn_job_of_thread; /* whose chunk the thread is in */
-static FNN_THREAD_LOCAL fnn_job *fnn_job_held;      /* with which the thread has the pool */
 static FNN_THREAD_LOCAL int fnn_is_worker;
 static FNN_THREAD_LOCAL int fnn_threads_here;       /* the calling thread's number of threads; 0 where it has none */
 static int fnn_threads_default = 1;
@@ -158,6 +161,8 @@ typedef struct {
     int workers;       /* that exist */
     unsigned opened;   /* counts jobs */
 } fnn_pool_state;
+
+static FNN_THREAD_LOCAL fnn_job *fnn_job_held; /* with which the thread has the pool */
 
 static const fnn_pool_state fnn_new_pool = {
     .mutex = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
