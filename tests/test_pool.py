@@ -16,6 +16,7 @@ from processes import answer, complaint, python
 
 import fastnn
 from fastnn import _threads, testing
+from fastnn._contract import KERNELS
 
 COUNTS = (2, 4)
 #: Elements, enough for every kernel to use several threads.
@@ -64,6 +65,37 @@ def test_every_kernel_has_the_same_bits(backend, kernel):
     for count in COUNTS:
         with fastnn.num_threads(count):
             assert run() == alone, count
+    with fastnn.num_threads(4):
+        testing.check_parity(backend.function(kernel), case)
+
+
+CONVOLUTIONS = {
+    "images": ({"n": 9, "c": 16, "h": 30, "w": 30, "k": 24, "r": 3, "s": 3}, {}),
+    "one image": ({"n": 1, "c": 16, "h": 40, "w": 40, "k": 70, "r": 3, "s": 3}, {}),
+    "strides and groups": (
+        {"n": 12, "c": 8, "h": 41, "w": 41, "k": 16, "r": 5, "s": 5},
+        {"stride": 2, "padding": 2, "groups": 2},
+    ),
+    "channels last": ({"n": 9, "c": 16, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"layout": "NHWC"}),
+    "depthwise": (
+        {"n": 12, "c": 1, "h": 40, "w": 40, "k": 1, "r": 3, "s": 3},
+        {"groups": 64, "layout": "NHWC"},
+    ),
+}
+
+
+@of_cython
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_backward"])
+@pytest.mark.parametrize("what", CONVOLUTIONS)
+def test_convolutions_in_parts_are_right_and_have_the_same_bits(backend, name, what):
+    sizes, options = CONVOLUTIONS[what]
+    case = testing.make_case(KERNELS[name], np.float32, sizes=sizes, options=options)
+    function = backend.function(case.kernel)
+    alone = with_threads(1, function, *case.arguments.values(), **options)
+    for count in COUNTS:
+        assert with_threads(count, function, *case.arguments.values(), **options) == alone
+    with fastnn.num_threads(4):
+        testing.check_parity(function, case)
 
 
 #: Rows, inputs and outputs: odd ones, beyond each block size, and each form that a product takes.
@@ -96,8 +128,24 @@ def test_products_of_any_size_have_the_same_bits(backend, dtype, size):
     ]
     for call in calls:
         alone = with_threads(1, call)
-        for count in (2, 3, 4):
+        for count in COUNTS:
             assert with_threads(count, call) == alone, count
+
+
+@of_cython
+@pytest.mark.parametrize(
+    "size", [(129, 1000, 515), (1025, 330, 97), (3, 1700, 3001)], ids="{0[0]}x{0[1]}x{0[2]}".format
+)
+def test_products_in_parts_are_right(backend, size):
+    rows, inputs, outputs = size
+    rng = np.random.default_rng(0)
+    x, weight, bias = rng.random((rows, inputs)), rng.random((outputs, inputs)), rng.random(outputs)
+    grad = rng.random((rows, outputs))
+    with fastnn.num_threads(4):
+        results = [backend.linear(x, weight, bias), *backend.linear_backward(grad, x, weight)]
+    expected = [x @ weight.T + bias, grad @ weight, grad.T @ x, grad.sum(0)]
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, rtol=1e-12)
 
 
 @of_cython
@@ -112,6 +160,9 @@ def test_softmax_of_any_shape_has_the_same_bits(backend, shape, axis):
         alone = with_threads(1, function, *arguments, axis=axis)
         for count in COUNTS:
             assert with_threads(count, function, *arguments, axis=axis) == alone
+    with fastnn.num_threads(4):
+        expected = fastnn.backend("numpy").softmax(x, axis=axis)
+        np.testing.assert_allclose(backend.softmax(x, axis=axis), expected, rtol=1e-5)
 
 
 @of_cython
