@@ -8,6 +8,7 @@ import importlib
 import platform
 import sys
 import threading
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -70,13 +71,13 @@ def test_every_kernel_has_the_same_bits(backend, kernel):
 
 
 CONVOLUTIONS = {
-    "images": ({"n": 9, "c": 16, "h": 30, "w": 30, "k": 24, "r": 3, "s": 3}, {}),
+    "images": ({"n": 6, "c": 16, "h": 26, "w": 26, "k": 24, "r": 3, "s": 3}, {}),
     "one image": ({"n": 1, "c": 16, "h": 40, "w": 40, "k": 70, "r": 3, "s": 3}, {}),
     "strides and groups": (
-        {"n": 12, "c": 8, "h": 41, "w": 41, "k": 16, "r": 5, "s": 5},
+        {"n": 5, "c": 8, "h": 35, "w": 35, "k": 16, "r": 5, "s": 5},
         {"stride": 2, "padding": 2, "groups": 2},
     ),
-    "channels last": ({"n": 9, "c": 16, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"layout": "NHWC"}),
+    "channels last": ({"n": 2, "c": 16, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"layout": "NHWC"}),
     "depthwise": (
         {"n": 12, "c": 1, "h": 40, "w": 40, "k": 1, "r": 3, "s": 3},
         {"groups": 64, "layout": "NHWC"},
@@ -84,12 +85,18 @@ CONVOLUTIONS = {
 }
 
 
+@lru_cache
+def convolution(name, what):
+    """Kept for all backends, with what the definition says of it."""
+    sizes, options = CONVOLUTIONS[what]
+    return testing.make_case(KERNELS[name], np.float32, sizes=sizes, options=options)
+
+
 @of_cython
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_backward"])
 @pytest.mark.parametrize("what", CONVOLUTIONS)
 def test_convolutions_in_parts_are_right_and_have_the_same_bits(backend, name, what):
-    sizes, options = CONVOLUTIONS[what]
-    case = testing.make_case(KERNELS[name], np.float32, sizes=sizes, options=options)
+    case, options = convolution(name, what), CONVOLUTIONS[what][1]
     function = backend.function(case.kernel)
     alone = with_threads(1, function, *case.arguments.values(), **options)
     for count in COUNTS:
@@ -103,7 +110,6 @@ PRODUCTS = [
     (1, 4000, 3503),
     (3, 1700, 3001),
     (7, 3000, 700),
-    (129, 1000, 515),
     (257, 321, 641),
     (1025, 330, 97),
     (1503, 641, 67),
