@@ -79,9 +79,13 @@ enum {
 #define FNN_COST_TRANSPOSED_STORE 2.5
 #define FNN_COST_DOT 1.1
 #define FNN_COST_LANES_SUM 4
-#define FNN_COST_COPY 2.0 /* of a vector that is packed as it is */
-#define FNN_TEAM_WORK 400000.0 /* that each thread must have */
-#define FNN_POLL_AFTER 3e7     /* multiply-adds */
+
+/* Threads, in the same unit: what it costs a part to read and pack a vector that other parts read as well, and how much
+ * work a thread must have, for one part and for two. */
+#define FNN_COST_READ 10.0
+#define FNN_TEAM_WORK 4e5
+#define FNN_TWO_PARTS_WORK 16e6
+#define FNN_POLL_AFTER 3e7 /* multiply-adds */
 
 FNN_INLINE ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 FNN_INLINE ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }

@@ -611,17 +611,16 @@ typedef struct {
     ptrdiff_t across;     /* parts side by side */
 } FNN_NAME(gemm_parts);
 
-/* What a part of the product as planned, not swapped, takes on one thread: its tiles, and packing all that they need. */
+/* What a part of the product as planned, not swapped, takes on one thread: its tiles, and reading and packing all that
+ * they need. */
 static double FNN_NAME(part_cost)(const FNN_NAME(gemm_args) *g, const fnn_gemm_plan *plan, ptrdiff_t rows, ptrdiff_t cols)
 {
     const double k = (double)g->k, a = (double)rows * k, b = (double)cols * k;
-    double cost = (double)rows * (double)fnn_parts(cols, FNN_LANES) * k;
-    if (plan->form != FNN_FORM_TILES)
-        return cost;
-    if (plan->pack_a)
-        cost += g->a_cs == 1 ? FNN_COST_COPY * a / FNN_LANES : FNN_COST_TRANSPOSED_LOAD * a;
-    if (plan->pack_b)
-        cost += g->b_cs == 1 ? FNN_COST_COPY * b / FNN_LANES : FNN_COST_TRANSPOSED_LOAD * b;
+    double cost = (double)rows * (double)fnn_parts(cols, FNN_LANES) * k + FNN_COST_READ * (a + b) / FNN_LANES;
+    if (plan->pack_a && g->a_cs != 1)
+        cost += FNN_COST_TRANSPOSED_LOAD * a;
+    if (plan->pack_b && g->b_cs != 1)
+        cost += FNN_COST_TRANSPOSED_LOAD * b;
     return cost;
 }
 
@@ -654,13 +653,13 @@ static int FNN_NAME(gemm_part)(void *context, ptrdiff_t part)
     return FNN_NAME(gemm_share)(g, parts->plan, i, fnn_min(i + parts->rows, g->m), j, fnn_min(j + parts->cols, g->n));
 }
 
-/* How many parts: two for each thread, since a worker may be late, while each part packs again what it needs; as many
- * as polls are due where nothing is packed, since then they cost nothing, and there is no poll inside them. */
+/* How many parts: one for each thread, since each part packs again what it needs; two of a large product, where that is
+ * little and a worker may be late; as many as polls are due where nothing is packed, and there is no poll inside them. */
 static ptrdiff_t FNN_NAME(gemm_pieces)(const fnn_gemm_plan *plan, double work, int threads)
 {
     if (plan->form != FNN_FORM_TILES)
         return fnn_max(2 * threads, (ptrdiff_t)(work * FNN_LANES / FNN_POLL_AFTER));
-    return threads == 1 ? 1 : fnn_max(threads, fnn_min(2 * threads, (ptrdiff_t)(work / FNN_TEAM_WORK)));
+    return threads > 1 && work / threads > FNN_TWO_PARTS_WORK ? 2 * threads : threads;
 }
 
 FNN_STATIC int FNN_NAME(gemm)(const FNN_NAME(gemm_args) *args)
