@@ -40,14 +40,19 @@ class _NoPool(threading.local):
 
 
 def _from_environment(variable: str) -> int | None:
-    """The count in `variable`, the first one where it is a list; None where it is not set."""
+    """The count in `variable`, the first one where it is a list; None where it is not set.
+
+    A variable of ours that is no count is an error; one of others may mean something to them, and nothing here.
+    """
     value = os.environ.get(variable, "").strip()
     if not value:
         return None
     first = value.split(",")[0].strip()
-    if not (first.isascii() and first.isdigit() and len(first) < 9 and 1 <= int(first) <= MOST):
+    if first.isascii() and first.isdigit() and len(first) < 9 and 1 <= int(first) <= MOST:
+        return int(first)
+    if variable.startswith("FASTNN_"):
         raise ValueError(f"{variable} is {value!r}; {EXPECTED}")
-    return int(first)
+    return None
 
 
 def _affinity() -> int:
