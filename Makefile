@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench bench-rivals clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,11 @@ test: lint types
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/run.py
+
+# With which other libraries is up to you: those that are installed in .venv take part.
+bench-rivals: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/rivals.py --threads 1
+	$(BIN)/python benchmarks/rivals.py --threads 2
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -226,6 +226,7 @@ class PublicNames:
     def __init__(self, namespace: MutableMapping[str, Any]) -> None:
         self._namespace = namespace
         self._bound: Backend | None = None
+        is_strict(), instruction_set()  # a bad variable is an error now, not when it is first asked for
         self._chosen = default_backend()
         if self._chosen == "numba":
             for name in KERNELS:

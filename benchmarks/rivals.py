@@ -1,0 +1,686 @@
+"""fastnn against what one would use instead: NumPy, SciPy, PyTorch, JAX and ONNX Runtime, whichever is installed.
+
+    python benchmarks/rivals.py [--threads 1] [--only conv,relu] [--rounds 15]
+
+All take turns in one process, round by round, and a row's figure is the median of its rounds. Every answer is compared
+with NumPy's in float64 before it is timed. The rivals get their own arrays beforehand, so that nobody is charged for
+a conversion, and write where they can be told to. "Limit" is the time that the row would take at the rate of a large
+matrix product of NumPy's and at the speed of its copies, both measured in this run.
+
+Idle threads of some libraries spin for a while; with more than one thread the rounds therefore pause between two
+contenders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[], Any]
+
+#: What holds each library to a number of threads, before it is imported.
+THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "FASTNN_NUM_THREADS",
+)
+#: Seconds that a contender's turn in a round takes at least, and the pause for threads that spin.
+TURN, PAUSE = 0.004, 0.01
+TOLERANCE = 2e-4
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row: what is computed, how much that is, and by whom."""
+
+    name: str
+    #: Multiplications with an addition count as two.
+    flops: float
+    #: Read and written, at least.
+    bytes: float
+    #: The answer in float64, by the definition.
+    exact: Call
+    contenders: Mapping[str, Call]
+
+
+def library(name: str) -> Any:
+    """The module, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+fastnn = importlib.import_module("fastnn")
+torch, jax, onnx, ort = map(library, ("torch", "jax", "onnx", "onnxruntime"))
+special = library("scipy.special")
+definition = fastnn.backend("numpy")
+
+
+def present(**contenders: Call | None) -> dict[str, Call]:
+    """The contenders that exist."""
+    return {name: call for name, call in contenders.items() if call is not None}
+
+
+def jitted(function: Callable[..., Any], *arrays: np.ndarray) -> Call | None:
+    """The call of `function` on JAX's arrays, compiled and waited for."""
+    if jax is None:
+        return None
+    compiled, arguments = jax.jit(function), [jax.numpy.asarray(array) for array in arrays]
+    return lambda: jax.block_until_ready(compiled(*arguments))
+
+
+def in_torch(function: Callable[..., Any], *arrays: np.ndarray, channels_last: bool = False) -> Call | None:
+    """The call of `function` on PyTorch's tensors, images with channels last where asked."""
+    if torch is None:
+        return None
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if channels_last:
+        last = torch.channels_last
+        tensors = [one.contiguous(memory_format=last) if one.ndim == 4 else one for one in tensors]
+
+    def call() -> Any:
+        with torch.no_grad():
+            return function(*tensors)
+
+    return call
+
+
+def in_onnx(
+    operator: str, arrays: Mapping[str, np.ndarray], constants: tuple[str, ...] = (), **attributes: Any
+) -> Call | None:
+    """The call of one operator by ONNX Runtime; constants are weights, which it may rearrange beforehand."""
+    if onnx is None or ort is None:
+        return None
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    node = helper.make_node(operator, list(arrays), ["y"], **attributes)
+    inputs = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape)
+        for name, array in arrays.items()
+        if name not in constants
+    ]
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    weights = [numpy_helper.from_array(arrays[name], name) for name in constants]
+    graph = helper.make_graph([node], "row", inputs, [output], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(os.environ["FASTNN_NUM_THREADS"])
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feed = {name: array for name, array in arrays.items() if name not in constants}
+    return lambda: session.run(None, feed)[0]
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def exactly(definition: Callable[..., Any], *arguments: Any, **options: Any) -> Call:
+    """The call of a definition with float64 for float32."""
+    wide = [
+        one.astype(np.float64) if isinstance(one, np.ndarray) and one.dtype == np.float32 else one
+        for one in arguments
+    ]
+    return partial(definition, *wide, **options)
+
+
+def nbytes(*arrays: np.ndarray) -> int:
+    return sum(array.nbytes for array in arrays)
+
+
+# ----------------------------------------------------------------------------------------------------
+# Rows
+
+
+def linear_rows() -> Iterator[Work]:
+    """A dense layer with bias and relu, and its backward."""
+    sizes = (
+        (1, 128, 10),
+        (1, 784, 128),
+        (32, 784, 128),
+        (64, 784, 512),
+        (256, 1024, 1024),
+        (1024, 4096, 1024),
+    )
+    for n, inputs, outputs in sizes:
+        x, weight, bias = random(n, inputs), random(outputs, inputs, seed=1), random(outputs, seed=2)
+        g, y = random(n, outputs, seed=3), np.empty((n, outputs), np.float32)
+        weight /= math.sqrt(inputs)
+        size, flops = f"{n}x{inputs}->{outputs}", 2.0 * n * inputs * outputs
+        yield Work(
+            f"linear + relu {size}",
+            flops,
+            nbytes(x, weight, bias, y),
+            exactly(definition.linear, x, weight, bias, activation="relu"),
+            present(
+                fastnn=partial(fastnn.linear, x, weight, bias, activation="relu", out=y),
+                numpy=partial(lambda x, w, b: np.maximum(x @ w + b, 0), x, weight.T, bias),
+                torch=in_torch(
+                    lambda x, w, b: torch.relu(torch.nn.functional.linear(x, w, b)), x, weight, bias
+                ),
+                jax=jitted(lambda x, w, b: jax.nn.relu(x @ w.T + b), x, weight, bias),
+                onnxruntime=in_onnx_linear(x, weight, bias),
+            ),
+        )
+        yield Work(
+            f"linear backward {size}",
+            2 * flops,
+            nbytes(x, weight, g, x, weight),
+            exactly(definition.linear_backward, g, x, weight),
+            present(
+                fastnn=partial(fastnn.linear_backward, g, x, weight),
+                numpy=partial(lambda g, x, w: (g @ w, g.T @ x, g.sum(axis=0)), g, x, weight),
+                torch=in_torch(lambda g, x, w: (g @ w, g.T @ x, g.sum(0)), g, x, weight),
+                jax=jitted(lambda g, x, w: (g @ w, g.T @ x, g.sum(0)), g, x, weight),
+            ),
+        )
+
+
+def in_onnx_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Call | None:
+    """Gemm, whose result relu overwrites; ONNX has no operator for both."""
+    call = in_onnx("Gemm", {"x": x, "weight": weight, "bias": bias}, ("weight", "bias"), transB=1)
+
+    def with_relu() -> np.ndarray:
+        y = call()
+        return np.maximum(y, 0, out=y)
+
+    return with_relu if call else None
+
+
+def activation_rows() -> Iterator[Work]:
+    """Element-wise functions, into an array that exists where the library has a way to say so."""
+    functional = torch.nn.functional if torch else None
+    in_numpy: dict[str, Callable[..., Any]] = {
+        "relu": lambda x, out: np.maximum(x, 0, out=out),
+        "tanh": np.tanh,
+        "softplus": lambda x, out: np.logaddexp(0, x, out=out),
+    }
+    operators = {name: name.capitalize() for name in ("relu", "sigmoid", "tanh", "gelu", "softplus", "elu")}
+    for name in ("relu", "sigmoid", "tanh", "silu", "gelu", "softplus", "elu"):
+        reference = getattr(definition, name)
+        for exponent in (3, 5, 7):
+            x = random(10**exponent)
+            y = np.empty_like(x)
+            yield Work(
+                f"{name} 1e{exponent}",
+                0,
+                nbytes(x, y),
+                exactly(reference, x),
+                present(
+                    fastnn=partial(getattr(fastnn, name), x, out=y),
+                    numpy=partial(in_numpy.get(name, reference), x, out=y),
+                    scipy=partial(special.expit, x, out=y) if special and name == "sigmoid" else None,
+                    torch=in_torch(getattr(functional, name), x) if torch else None,
+                    jax=jitted(getattr(jax.nn, name), x) if jax else None,
+                    onnxruntime=in_onnx(operators[name], {"x": x}) if name in operators else None,
+                ),
+            )
+
+
+def softmax_rows() -> Iterator[Work]:
+    """Softmax over rows, and cross-entropy with its gradient."""
+    for name in ("softmax", "log_softmax"):
+        for rows, columns in ((32, 10), (128, 1000), (8192, 1000)):
+            x = random(rows, columns)
+            y = np.empty_like(x)
+            reference = getattr(definition, name)
+            yield Work(
+                f"{name} {rows}x{columns}",
+                0,
+                nbytes(x, y),
+                exactly(reference, x),
+                present(
+                    fastnn=partial(getattr(fastnn, name), x, out=y),
+                    numpy=partial(reference, x),
+                    scipy=partial(getattr(special, name), x, axis=-1) if special else None,
+                    torch=in_torch(partial(getattr(torch, name), dim=-1), x) if torch else None,
+                    jax=jitted(getattr(jax.nn, name), x) if jax else None,
+                    onnxruntime=in_onnx("Softmax" if name == "softmax" else "LogSoftmax", {"x": x}),
+                ),
+            )
+    for rows, classes in ((128, 10), (256, 1000)):
+        x = random(rows, classes)
+        labels = np.random.default_rng(1).integers(0, classes, rows)
+        grad = np.empty_like(x)
+        yield Work(
+            f"cross_entropy_with_grad {rows}x{classes}",
+            0,
+            nbytes(x, grad),
+            exactly(definition.cross_entropy_with_grad, x, labels),
+            present(
+                fastnn=partial(fastnn.cross_entropy_with_grad, x, labels, out=grad),
+                numpy=partial(definition.cross_entropy_with_grad, x, labels),
+                torch=cross_entropy_in_torch(x, labels),
+                jax=cross_entropy_in_jax(x, labels),
+            ),
+        )
+
+
+def cross_entropy_in_torch(x: np.ndarray, labels: np.ndarray) -> Call | None:
+    if torch is None:
+        return None
+    logits, target = torch.from_numpy(x).requires_grad_(), torch.from_numpy(labels)
+
+    def call() -> Any:
+        loss = torch.nn.functional.cross_entropy(logits, target)
+        return loss.detach(), *torch.autograd.grad(loss, logits)
+
+    return call
+
+
+def cross_entropy_in_jax(x: np.ndarray, labels: np.ndarray) -> Call | None:
+    if jax is None:
+        return None
+
+    def loss(x: Any, target: Any) -> Any:
+        return -jax.numpy.take_along_axis(jax.nn.log_softmax(x), target[:, None], 1).mean()
+
+    return jitted(jax.value_and_grad(loss), x, labels)
+
+
+#: x[N, C, H, H], kernels, taps and options of the convolutions.
+CONVOLUTIONS = (
+    (1, 1, 28, 6, 5, {}),
+    (64, 1, 28, 6, 5, {}),
+    (64, 6, 14, 16, 5, {}),
+    (32, 3, 32, 32, 3, {"padding": 1}),
+    (32, 64, 16, 64, 3, {"padding": 1}),
+    (8, 64, 56, 64, 3, {"padding": 1}),
+    (8, 128, 28, 128, 3, {"padding": 1}),
+    (8, 256, 14, 256, 3, {"padding": 1}),
+    (8, 64, 56, 256, 1, {}),
+    (8, 3, 224, 64, 7, {"stride": 2, "padding": 3}),
+    (8, 64, 56, 64, 3, {"padding": 1, "groups": 64}),
+)
+
+
+def conv_rows() -> Iterator[Work]:
+    """Convolutions and the three gradients of each."""
+    for n, c, h, k, r, options in CONVOLUTIONS:
+        groups = options.get("groups", 1)
+        x, weight, bias = random(n, c, h, h), random(k, c // groups, r, r, seed=1), random(k, seed=2)
+        weight /= math.sqrt(weight[0].size)
+        y = fastnn.conv2d(x, weight, bias, **options)
+        g = random(*y.shape, seed=3)
+        name = f"{n}x{c}x{h}x{h} k{k} {r}x{r}" + "".join(f" {key} {value}" for key, value in options.items())
+        flops = 2.0 * y.size * weight[0].size
+        yield Work(
+            f"conv2d {name}",
+            flops,
+            nbytes(x, weight, y),
+            exactly(definition.conv2d, x, weight, bias, **options),
+            present(
+                fastnn=partial(fastnn.conv2d, x, weight, bias, out=y, **options),
+                numpy=partial(definition.conv2d, x, weight, bias, **options),
+                torch=conv_in_torch(options, False, x, weight, bias),
+                **{"torch channels last": conv_in_torch(options, True, x, weight, bias)},
+                jax=conv_in_jax(options, x, weight, bias),
+                onnxruntime=in_onnx(
+                    "Conv",
+                    {"x": x, "weight": weight, "bias": bias},
+                    ("weight", "bias"),
+                    pads=[options.get("padding", 0)] * 4,
+                    strides=[options.get("stride", 1)] * 2,
+                    group=groups,
+                ),
+            ),
+        )
+        yield Work(
+            f"conv2d backward {name}",
+            2 * flops,
+            nbytes(x, weight, g, x, weight),
+            exactly(definition.conv2d_backward, g, x, weight, **options),
+            present(
+                fastnn=partial(fastnn.conv2d_backward, g, x, weight, **options),
+                numpy=partial(definition.conv2d_backward, g, x, weight, **options),
+                torch=conv_backward_in_torch(options, False, g, x, weight),
+                **{"torch channels last": conv_backward_in_torch(options, True, g, x, weight)},
+                jax=conv_backward_in_jax(options, g, x, weight, bias),
+            ),
+        )
+
+
+def conv_in_torch(options: dict[str, int], channels_last: bool, *arrays: np.ndarray) -> Call | None:
+    return in_torch(
+        lambda x, w, b: torch.nn.functional.conv2d(x, w, b, **options), *arrays, channels_last=channels_last
+    )
+
+
+def conv_backward_in_torch(options: dict[str, int], channels_last: bool, *arrays: np.ndarray) -> Call | None:
+    stride, padding = [options.get("stride", 1)] * 2, [options.get("padding", 0)] * 2
+    groups, kernels = options.get("groups", 1), arrays[2].shape[0]
+
+    def call(g: Any, x: Any, w: Any) -> Any:
+        return torch.ops.aten.convolution_backward(
+            g, x, w, [kernels], stride, padding, [1, 1], False, [0, 0], groups, [True] * 3
+        )
+
+    return in_torch(call, *arrays, channels_last=channels_last)
+
+
+def convolution(options: dict[str, int]) -> Callable[..., Any]:
+    """JAX's, with bias."""
+    stride, padding = [options.get("stride", 1)] * 2, [(options.get("padding", 0),) * 2] * 2
+    groups = options.get("groups", 1)
+    return lambda x, w, b: (
+        jax.lax.conv_general_dilated(x, w, stride, padding, feature_group_count=groups) + b[:, None, None]
+    )
+
+
+def conv_in_jax(options: dict[str, int], *arrays: np.ndarray) -> Call | None:
+    return jitted(convolution(options), *arrays)
+
+
+def conv_backward_in_jax(options: dict[str, int], *arrays: np.ndarray) -> Call | None:
+    return jitted(lambda g, x, w, b: jax.vjp(convolution(options), x, w, b)[1](g), *arrays)
+
+
+def pooling_rows() -> Iterator[Work]:
+    """Max pooling with the positions of the maxima, and its backward."""
+    for n, c, h, size, stride, padding in (
+        (64, 6, 28, 2, 2, 0),
+        (32, 64, 32, 2, 2, 0),
+        (8, 64, 112, 2, 2, 0),
+        (8, 64, 112, 3, 2, 1),
+    ):
+        x = random(n, c, h, h)
+        options = {"stride": stride, "padding": padding}
+        y, indices = fastnn.max_pool2d(x, size, return_indices=True, **options)
+        g = random(*y.shape, seed=1)
+        name = f"{n}x{c}x{h}x{h} {size}x{size} stride {stride} padding {padding}"
+        both = {"kernel_size": size, "return_indices": True, **options}
+        window = [size] * 2, [stride] * 2, [padding] * 2
+        yield Work(
+            f"max_pool2d with indices {name}",
+            0,
+            nbytes(x, y, indices),
+            exactly(definition.max_pool2d, x, **both),
+            present(
+                fastnn=partial(fastnn.max_pool2d, x, **both),
+                numpy=partial(definition.max_pool2d, x, **both),
+                torch=pool_in_torch(window, False, x),
+                **{"torch channels last": pool_in_torch(window, True, x)},
+            ),
+        )
+        yield Work(
+            f"max_pool2d backward {name}",
+            0,
+            nbytes(x, y, indices),
+            exactly(definition.max_pool2d_backward, g, indices, x.shape),
+            present(
+                fastnn=partial(fastnn.max_pool2d_backward, g, indices, x.shape),
+                numpy=partial(definition.max_pool2d_backward, g, indices, x.shape),
+                torch=pool_backward_in_torch(window, False, g, x, indices),
+                **{"torch channels last": pool_backward_in_torch(window, True, g, x, indices)},
+            ),
+        )
+
+
+def pool_in_torch(window: tuple[list[int], ...], channels_last: bool, x: np.ndarray) -> Call | None:
+    return in_torch(
+        lambda x: torch.ops.aten.max_pool2d_with_indices(x, *window), x, channels_last=channels_last
+    )
+
+
+def pool_backward_in_torch(
+    window: tuple[list[int], ...], channels_last: bool, *arrays: np.ndarray
+) -> Call | None:
+    def call(g: Any, x: Any, indices: Any) -> Any:
+        backward = torch.ops.aten.max_pool2d_with_indices_backward
+        return backward(g, x, *window, [1, 1], False, indices)
+
+    return in_torch(call, *arrays, channels_last=channels_last)
+
+
+def optimizer_rows() -> Iterator[Work]:
+    """Steps in place; the gradients are zero, so that the parameters stay what they are."""
+    for exponent in (4, 7):
+        size = 10**exponent
+        parameter, gradient = random(size), np.zeros(size, np.float32)
+        velocity, first, second = (np.zeros(size, np.float32) for _ in range(3))
+        for name, state, options in (
+            ("momentum_step", (velocity,), {"lr": 0.01}),
+            ("adam_step", (first, second), {"lr": 0.01, "step": 10}),
+        ):
+            arrays = parameter, gradient, *state
+            yield Work(
+                f"{name} 1e{exponent}",
+                0,
+                nbytes(*arrays, parameter, *state),
+                partial(np.float64, parameter),
+                present(
+                    fastnn=stepping(getattr(fastnn, name), arrays, options),
+                    numpy=stepping(getattr(definition, name), arrays, options),
+                    torch=step_in_torch(name, arrays),
+                ),
+            )
+
+
+def stepping(step: Callable[..., None], arrays: tuple[np.ndarray, ...], options: dict[str, Any]) -> Call:
+    """A step, with the parameter as the answer."""
+
+    def call() -> np.ndarray:
+        step(*arrays, **options)
+        return arrays[0]
+
+    return call
+
+
+def step_in_torch(name: str, arrays: tuple[np.ndarray, ...]) -> Call | None:
+    if torch is None:
+        return None
+    parameter = torch.nn.Parameter(torch.from_numpy(arrays[0].copy()))
+    parameter.grad = torch.from_numpy(arrays[1])
+    optimizer = (
+        torch.optim.SGD([parameter], lr=0.01, momentum=0.9, fused=True)
+        if name == "momentum_step"
+        else torch.optim.Adam([parameter], lr=0.01, fused=True)
+    )
+
+    def call() -> Any:
+        optimizer.step()
+        return parameter.detach()
+
+    return call
+
+
+def call_rows() -> Iterator[Work]:
+    """What a call costs: relu on 64 numbers."""
+    x = random(64)
+    y = np.empty_like(x)
+    for way, out in (("out=", {"out": y}), ("new array", {})):
+        yield Work(
+            f"call relu 64, {way}",
+            0,
+            nbytes(x, y),
+            exactly(definition.relu, x),
+            present(
+                fastnn=partial(fastnn.relu, x, **out),
+                numpy=partial(np.maximum, x, 0, **out),
+                torch=in_torch(torch.relu, x) if torch else None,
+                jax=jitted(jax.nn.relu, x) if jax else None,
+                onnxruntime=in_onnx("Relu", {"x": x}),
+            ),
+        )
+
+
+FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {
+    "linear": linear_rows,
+    "activations": activation_rows,
+    "softmax": softmax_rows,
+    "conv": conv_rows,
+    "pooling": pooling_rows,
+    "optimizers": optimizer_rows,
+    "call": call_rows,
+}
+
+
+# ----------------------------------------------------------------------------------------------------
+# Measuring
+
+
+def answers(result: Any) -> list[np.ndarray]:
+    """The arrays of a result, as NumPy's."""
+    if isinstance(result, (tuple, list)):
+        return [array for one in result for array in answers(one)]
+    return [np.asarray(result, np.float64)]
+
+
+def verify(work: Work) -> None:
+    """Every contender gives the definition's answer, as far as float32 goes."""
+    exact = answers(work.exact())
+    for name, call in work.contenders.items():
+        for given, right in zip(answers(call()), exact, strict=True):
+            scale = max(float(np.abs(right).max(initial=0)), 1.0)
+            np.testing.assert_allclose(
+                given.reshape(right.shape),
+                right,
+                rtol=TOLERANCE,
+                atol=TOLERANCE * scale,
+                err_msg=f"{work.name}, {name}",
+            )
+
+
+def times(work: Work, rounds: int, pause: float) -> dict[str, float]:
+    """Seconds of one call of each contender: the median over the rounds in which they take turns."""
+    counts, seconds = {}, {name: [] for name in work.contenders}
+    for name, call in work.contenders.items():
+        call()
+        counts[name] = max(1, math.ceil(TURN / max(timed(call, 1), 1e-8)))
+    for _ in range(rounds):
+        for name, call in work.contenders.items():
+            time.sleep(pause)
+            call()
+            seconds[name].append(timed(call, counts[name]) / counts[name])
+    return {name: statistics.median(measured) for name, measured in seconds.items()}
+
+
+def timed(call: Call, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this machine does with these threads: multiply-adds, and copies by how much is copied."""
+
+    flops: float
+    copies: dict[int, float]
+
+    @classmethod
+    def measure(cls) -> Limits:
+        a = random(1024, 1024)
+        product = min(timed(lambda: a @ a, 1) for _ in range(7))
+        copies = {}
+        for exponent in (14, 17, 19, 22, 25, 27):
+            source = np.ones(2**exponent // 4, np.float32)
+            target = np.empty_like(source)
+            count = max(1, 2**24 >> exponent)
+            best = min(timed(partial(np.copyto, target, source), count) for _ in range(7)) / count
+            copies[2 * source.nbytes] = 2 * source.nbytes / best
+        return cls(2 * 1024.0**3 / product, copies)
+
+    def of(self, work: Work) -> float:
+        """Seconds at full speed."""
+        size = min(self.copies, key=lambda size: abs(math.log(size / max(work.bytes, 1))))
+        return max(work.flops / self.flops, work.bytes / self.copies[size])
+
+
+def duration(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def report(rows: list[tuple[Work, dict[str, float]]], limits: Limits) -> str:
+    """A Markdown table, and what it comes to."""
+    lines = [
+        "| Work | fastnn | best rival | ratio | limit / fastnn | others |",
+        "| :-- | --: | --: | --: | --: | :-- |",
+    ]
+    ratios = {}
+    for work, seconds in rows:
+        rivals = sorted((value, name) for name, value in seconds.items() if name != "fastnn")
+        own, (best, winner) = seconds["fastnn"], rivals[0]
+        ratios[work.name] = best / own
+        others = ", ".join(f"{name} {duration(value)}" for value, name in rivals[1:])
+        lines.append(
+            f"| {work.name} | {duration(own)} | {winner} {duration(best)} | {best / own:.2f} "
+            f"| {limits.of(work) / own:.0%} | {others} |"
+        )
+    lost = sorted((ratio, name) for name, ratio in ratios.items() if ratio < 1)
+    mean = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios.values()))
+    lines += [
+        "",
+        f"{len(ratios)} rows: best rival / fastnn has the geometric mean {mean:.2f} and the median "
+        f"{statistics.median(ratios.values()):.2f}; {len(lost)} rows are below 1.",
+        "",
+        *(f"- {name}: {ratio:.2f}" for ratio, name in lost),
+    ]
+    return "\n".join(lines)
+
+
+def machine(threads: int, limits: Limits) -> str:
+    versions = ", ".join(
+        f"{module.__name__} {module.__version__}" for module in (np, torch, jax, ort) if module is not None
+    )
+    return (
+        f"{threads} thread(s), instruction set {fastnn.report()[0].module.split('.')[1]}, {versions}. Measured limits: "
+        f"{limits.flops / 1e9:.0f} GFLOP/s, copies of "
+        + ", ".join(f"{size / 2**20:.3g} MiB {rate / 1e9:.0f} GB/s" for size, rate in limits.copies.items())
+        + "."
+    )
+
+
+def main() -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of every library; default: 1")
+    parser.add_argument("--only", default="", help="families or beginnings of row names, with commas between")
+    parser.add_argument("--rounds", type=int, default=15, help="default: 15")
+    asked = parser.parse_args()
+    wanted = dict.fromkeys(THREAD_VARIABLES, str(asked.threads))
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        # The variables are read when a library is imported: start again with them.
+        return subprocess.call([sys.executable, *sys.argv], env={**os.environ, **wanted})
+    if torch is not None:
+        torch.set_num_threads(asked.threads)
+    only = tuple(filter(None, asked.only.split(",")))
+    rows = []
+    for family, make in FAMILIES.items():
+        for work in make():
+            if only and family not in only and not work.name.startswith(only):
+                continue
+            verify(work)
+            rows.append((work, times(work, asked.rounds, PAUSE if asked.threads > 1 else 0)))
+            print(
+                work.name,
+                {name: duration(value) for name, value in rows[-1][1].items()},
+                file=sys.stderr,
+                flush=True,
+            )
+    limits = Limits.measure()
+    print(machine(asked.threads, limits), "", report(rows, limits), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
