@@ -95,12 +95,15 @@ def test_the_rules_are_not_idle():
 
 
 def test_compiled_sources_import_checks_and_neighbours_only():
-    """A neighbour is a module of the same instruction set, under its relative name."""
+    """A neighbour is a module of the same instruction set, under its relative name; all share the pool of threads."""
+    shared = ("fastnn_ext.checks", "fastnn_ext.baseline.threads")
     for path in sorted((ROOTS["fastnn_ext"] / "pyx").rglob("*.p[yx][xd]")):
         text = path.read_text(encoding="utf-8")
         for match in re.finditer(r"^\s*(?:from\s+(\S+)\s+)?import\s+(\S+)", text, re.M):
             name = f"{match[1]}.{match[2]}" if match[1] else match[2]
-            assert within(name, "fastnn_ext.checks") or name.startswith("."), f"{path.name} imports {name}"
+            is_ours = within(name, "fastnn_ext") or within(name, "fastnn")
+            allowed = name.startswith(".") or any(within(name, one) for one in shared)
+            assert allowed or not is_ours, f"{path.name} imports {name}"
 
 
 IMPORT_EACH_ALONE = """
