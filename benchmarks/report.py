@@ -8,8 +8,7 @@ summary goes between two markers in README, `--full` writes every row to a page 
 nothing and fails where the pages do not say what the measurement says; `--print` shows the summary and leaves
 all files alone.
 
-A ratio is NumPy's time divided by the backend's, each of its fastest round: what else a machine does only
-ever adds time.
+A ratio is NumPy's time divided by the backend's, each the median of the fastest turn.
 """
 
 from __future__ import annotations
@@ -107,14 +106,17 @@ def _read_json(path: Path) -> Any:
 
 
 def _measured(document: Mapping[str, Any]) -> Results:
-    """From pytest-benchmark's JSON: the fastest round of all turns of a row and backend."""
+    """From pytest-benchmark's JSON: of the turns of a row and backend the fastest, by its median round.
+
+    The fastest round of all would be that of a clock which jumps.
+    """
     fastest: dict[tuple[str, ...], dict[str, float]] = {}
     for benchmark in document["benchmarks"]:
         params, extra = benchmark["params"], benchmark["extra_info"]
         seconds = fastest.setdefault(
             (extra["family"], params["kernel"], params["workload"], params["dtype"]), {}
         )
-        per_call = _time(benchmark["stats"]["min"] / extra["calls"])
+        per_call = _time(benchmark["stats"]["median"] / extra["calls"])
         backend = params["backend_name"]
         seconds[backend] = min(per_call, seconds.get(backend, math.inf))
     rows = tuple(Row(*key, seconds) for key, seconds in fastest.items() if BASELINE in seconds)
