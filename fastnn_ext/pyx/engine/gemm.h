@@ -67,7 +67,7 @@ enum {
     FNN_MAX_PANELS = 1024,     /* of B in a block */
     FNN_GROUP = 8,             /* panels of B that are packed together */
     FNN_REUSE_A = 4,           /* tiles that a packed row of A must meet to be worth packing */
-    FNN_REUSE_B = 15,          /* and a packed column of B */
+    FNN_REUSE_B = 7,          /* and a packed column of B */
     FNN_BLOCK_NUMBERS = 131072, /* of a block of C that is stored transposed */
     FNN_DIVIDE_COLS = 64,      /* columns that stay in one part, where the form has no tiles */
     FNN_MOST_DOWN = 256        /* parts below each other that are thought of */
