@@ -659,7 +659,10 @@ def main() -> int:
     asked = parser.parse_args()
     wanted = dict.fromkeys(THREAD_VARIABLES, str(asked.threads))
     if any(os.environ.get(name) != value for name, value in wanted.items()):
-        # The variables are read when a library is imported: start again with them.
+        # The variables are read when a library is imported: start again with them. JAX reads none, but has no more
+        # threads than the process has processors.
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked.threads])
         return subprocess.call([sys.executable, *sys.argv], env={**os.environ, **wanted})
     if torch is not None:
         torch.set_num_threads(asked.threads)
