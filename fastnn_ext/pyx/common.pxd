@@ -10,6 +10,7 @@ from libc.stdint cimport uintptr_t
 cdef extern from "numpy/arrayobject.h" nogil:
     bint PyArray_CheckExact(object array)
     bint PyArray_ISCARRAY_RO(cnp.ndarray array)
+    bint PyArray_ISFARRAY_RO(cnp.ndarray array)
     bint PyArray_ISWRITEABLE(cnp.ndarray array)
     int PyArray_TYPE(cnp.ndarray array)
     int PyArray_NDIM(cnp.ndarray array)

@@ -2,8 +2,8 @@
 
 cimport numpy as cnp
 from common cimport (
-    GIL_ELEMENTS, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM,
-    PyArray_SIZE, PyArray_TYPE, are_apart, empty_like, has_shape, is_plain, is_plain_of, is_safe_out, real, same_shape,
+    GIL_ELEMENTS, PyArray_CheckExact, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY_RO,
+    PyArray_ISFARRAY_RO, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, are_apart, empty_like, has_shape, is_plain, is_plain_of, is_safe_out, real, same_shape,
 )
 from fused cimport Activation, activation_of
 from gemm cimport Epilogue, matmul, no_epilogue
@@ -23,16 +23,41 @@ cdef enum:
     SHARE = 131072   # elements that a thread must have
 
 
+cdef struct Matrix:
+    const void *data
+    cnp.npy_intp rs, cs  # from one row to the next, from one column to the next
+
+
 cdef struct Product:
     # x[rows, in] and weight[out, in]
     cnp.npy_intp rows, inputs, outputs
 
 
+cdef inline bint is_matrix_of(object a, int typenum) noexcept:
+    """Whether `a` is plain and of type `typenum`, or is so transposed: a product reads both as they are."""
+    return is_plain_of(a, typenum) or (
+        PyArray_CheckExact(a)
+        and PyArray_TYPE(<cnp.ndarray> a) == typenum
+        and PyArray_NDIM(<cnp.ndarray> a) == 2
+        and PyArray_ISFARRAY_RO(<cnp.ndarray> a)
+    )
+
+
+cdef inline Matrix matrix_of(cnp.ndarray a) noexcept:
+    """`a`, for which is_matrix_of holds, with its last axis along the columns."""
+    if PyArray_ISCARRAY_RO(a):
+        return Matrix(PyArray_DATA(a), PyArray_DIM(a, PyArray_NDIM(a) - 1), 1)
+    return Matrix(PyArray_DATA(a), 1, PyArray_DIM(a, 0))
+
+
 cdef inline bint fits(object x, object weight, Product *size) noexcept:
-    """Whether x and weight are plain and fit together; their sizes."""
-    if not is_plain(x) or PyArray_NDIM(<cnp.ndarray> x) == 0:
+    """Whether x and weight can be read as they are and fit together; their sizes."""
+    if not PyArray_CheckExact(x) or PyArray_NDIM(<cnp.ndarray> x) == 0:
         return False
-    if not is_plain_of(weight, PyArray_TYPE(<cnp.ndarray> x)) or PyArray_NDIM(<cnp.ndarray> weight) != 2:
+    cdef int typenum = PyArray_TYPE(<cnp.ndarray> x)
+    if typenum != cnp.NPY_FLOAT32 and typenum != cnp.NPY_FLOAT64:
+        return False
+    if not is_matrix_of(x, typenum) or not is_matrix_of(weight, typenum) or PyArray_NDIM(<cnp.ndarray> weight) != 2:
         return False
     size.inputs = PyArray_DIM(<cnp.ndarray> x, PyArray_NDIM(<cnp.ndarray> x) - 1)
     size.outputs = PyArray_DIM(<cnp.ndarray> weight, 0)
@@ -81,13 +106,14 @@ cdef void activate_f64(void *activation, double *row, Py_ssize_t i, Py_ssize_t j
 
 
 cdef int run_linear(
-    const Product *size, const real *x, const real *weight, const real *bias, const Activation *activation, real *y
+    const Product *size, Matrix x, Matrix weight, const real *bias, const Activation *activation, real *y
 ) noexcept nogil:
     cdef Epilogue epilogue = no_epilogue()
     if activation != NULL:
         epilogue = Epilogue(activate_f32, activate_f64, <void *> activation)
     return matmul[real](
-        size.rows, size.outputs, size.inputs, x, size.inputs, 1, weight, 1, size.inputs, y, bias, epilogue
+        size.rows, size.outputs, size.inputs, <const real *> x.data, x.rs, x.cs,
+        <const real *> weight.data, weight.cs, weight.rs, y, bias, epilogue,
     )
 
 
@@ -116,23 +142,23 @@ def linear(x, weight, bias=None, *, activation=None, out=None):
         x, weight, bias, _, output = checks.linear(x, weight, bias, activation, out)
         measure(<cnp.ndarray?> x, <cnp.ndarray?> weight, &size)
         y = <cnp.ndarray?> output.array
-    cdef const void *a = PyArray_DATA(<cnp.ndarray> x)
-    cdef const void *b = PyArray_DATA(<cnp.ndarray> weight)
+    cdef Matrix a = matrix_of(<cnp.ndarray> x)
+    cdef Matrix b = matrix_of(<cnp.ndarray> weight)
     cdef const void *c = NULL if bias is None else PyArray_DATA(<cnp.ndarray> bias)
     cdef void *target = PyArray_DATA(y)
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
     cdef int failed
     if PyArray_SIZE(<cnp.ndarray> weight) < GIL_ELEMENTS and size.rows <= 1:
         if single:
-            failed = run_linear[float](&size, <float *> a, <float *> b, <float *> c, f, <float *> target)
+            failed = run_linear[float](&size, a, b, <float *> c, f, <float *> target)
         else:
-            failed = run_linear[double](&size, <double *> a, <double *> b, <double *> c, f, <double *> target)
+            failed = run_linear[double](&size, a, b, <double *> c, f, <double *> target)
     else:
         with nogil:
             if single:
-                failed = run_linear[float](&size, <float *> a, <float *> b, <float *> c, f, <float *> target)
+                failed = run_linear[float](&size, a, b, <float *> c, f, <float *> target)
             else:
-                failed = run_linear[double](&size, <double *> a, <double *> b, <double *> c, f, <double *> target)
+                failed = run_linear[double](&size, a, b, <double *> c, f, <double *> target)
     raise_if(failed, "linear")
     return y if output is None else output.deliver()
 
@@ -181,20 +207,20 @@ cdef int run_sums(const real *grad_out, Py_ssize_t rows, Py_ssize_t columns, rea
 
 
 cdef int run_backward(
-    const Product *size, const real *grad_out, const real *x, const real *weight,
+    const Product *size, const real *grad_out, Matrix x, Matrix weight,
     real *grad_x, real *grad_weight, real *grad_bias,
 ) noexcept nogil:
     """The gradients whose pointers are not NULL."""
     cdef int failed = 0
     if grad_x != NULL:
         failed = matmul[real](
-            size.rows, size.inputs, size.outputs, grad_out, size.outputs, 1, weight, size.inputs, 1, grad_x, NULL,
-            no_epilogue(),
+            size.rows, size.inputs, size.outputs, grad_out, size.outputs, 1,
+            <const real *> weight.data, weight.rs, weight.cs, grad_x, NULL, no_epilogue(),
         )
     if grad_weight != NULL and not failed:
         failed = matmul[real](
-            size.outputs, size.inputs, size.rows, grad_out, 1, size.outputs, x, size.inputs, 1, grad_weight, NULL,
-            no_epilogue(),
+            size.outputs, size.inputs, size.rows, grad_out, 1, size.outputs,
+            <const real *> x.data, x.rs, x.cs, grad_weight, NULL, no_epilogue(),
         )
     if grad_bias != NULL and not failed:
         failed = run_sums[real](grad_out, size.rows, size.outputs, grad_bias)
@@ -239,8 +265,8 @@ def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
         measure(<cnp.ndarray?> x, <cnp.ndarray?> weight, &size)
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
     cdef const void *g = PyArray_DATA(<cnp.ndarray> grad_out)
-    cdef const void *a = PyArray_DATA(<cnp.ndarray> x)
-    cdef const void *w = PyArray_DATA(<cnp.ndarray> weight)
+    cdef Matrix a = matrix_of(<cnp.ndarray> x)
+    cdef Matrix w = matrix_of(<cnp.ndarray> weight)
     cdef void *gx = data_of(grad_x)
     cdef void *gw = data_of(grad_weight)
     cdef void *gb = data_of(grad_bias)
@@ -249,11 +275,11 @@ def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
     with nogil:
         if single:
             failed = run_backward[float](
-                &size, <float *> g, <float *> a, <float *> w, <float *> gx, <float *> gw, <float *> gb
+                &size, <float *> g, a, w, <float *> gx, <float *> gw, <float *> gb
             )
         else:
             failed = run_backward[double](
-                &size, <double *> g, <double *> a, <double *> w, <double *> gx, <double *> gw, <double *> gb
+                &size, <double *> g, a, w, <double *> gx, <double *> gw, <double *> gb
             )
     raise_if(failed, "linear_backward")
     if outputs is None:
@@ -361,7 +387,7 @@ cdef void multiply_f64(void *context, double *row, Py_ssize_t i, Py_ssize_t j, P
 
 
 cdef int run_hidden_delta(
-    const Product *size, const real *delta_next, const real *weight_next, const real *y, const Activation *activation,
+    const Product *size, Matrix delta_next, Matrix weight_next, const real *y, const Activation *activation,
     real *delta,
 ) noexcept nogil:
     """delta[rows, inputs] = (delta_next[rows, outputs] weight_next[outputs, inputs]) * f'(y)."""
@@ -370,8 +396,8 @@ cdef int run_hidden_delta(
     if activation != NULL:
         epilogue = Epilogue(multiply_f32, multiply_f64, &derivative)
     return matmul[real](
-        size.rows, size.inputs, size.outputs, delta_next, size.outputs, 1, weight_next, size.inputs, 1, delta, NULL,
-        epilogue,
+        size.rows, size.inputs, size.outputs, <const real *> delta_next.data, delta_next.rs, delta_next.cs,
+        <const real *> weight_next.data, weight_next.rs, weight_next.cs, delta, NULL, epilogue,
     )
 
 
@@ -381,8 +407,9 @@ def hidden_delta(delta_next, weight_next, y, *, activation="sigmoid", out=None):
     cdef Product size
     cdef cnp.ndarray delta
     cdef bint fast = (
-        fits(y, weight_next, &size)
-        and is_plain_of(delta_next, PyArray_TYPE(<cnp.ndarray> y))
+        is_plain(y)
+        and fits(y, weight_next, &size)
+        and is_matrix_of(delta_next, PyArray_TYPE(<cnp.ndarray> y))
         and (activation is None or (type(activation) is str and activation in checks.FROM_OUTPUT))
     )
     if fast:
@@ -402,8 +429,8 @@ def hidden_delta(delta_next, weight_next, y, *, activation="sigmoid", out=None):
         measure(<cnp.ndarray?> y, <cnp.ndarray?> weight_next, &size)
         delta = <cnp.ndarray?> output.array
     cdef const Activation *f = activation_of("hidden_delta", activation)
-    cdef const void *d = PyArray_DATA(<cnp.ndarray> delta_next)
-    cdef const void *w = PyArray_DATA(<cnp.ndarray> weight_next)
+    cdef Matrix d = matrix_of(<cnp.ndarray> delta_next)
+    cdef Matrix w = matrix_of(<cnp.ndarray> weight_next)
     cdef const void *saved = PyArray_DATA(<cnp.ndarray> y)
     cdef void *target = PyArray_DATA(delta)
     cdef bint single = PyArray_TYPE(delta) == cnp.NPY_FLOAT32
@@ -411,11 +438,11 @@ def hidden_delta(delta_next, weight_next, y, *, activation="sigmoid", out=None):
     with nogil:
         if single:
             failed = run_hidden_delta[float](
-                &size, <float *> d, <float *> w, <float *> saved, f, <float *> target
+                &size, d, w, <float *> saved, f, <float *> target
             )
         else:
             failed = run_hidden_delta[double](
-                &size, <double *> d, <double *> w, <double *> saved, f, <double *> target
+                &size, d, w, <double *> saved, f, <double *> target
             )
     raise_if(failed, "hidden_delta")
     return delta if output is None else output.deliver()

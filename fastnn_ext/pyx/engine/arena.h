@@ -19,6 +19,9 @@
 #include <windows.h>
 #else
 #include <pthread.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #endif
 
 #if defined(__GNUC__)
@@ -41,7 +44,7 @@ enum {
 };
 
 typedef struct {
-    void *memory[FNN_SLOT_COUNT]; /* what malloc returned */
+    void *memory[FNN_SLOT_COUNT]; /* what is to be freed */
     void *data[FNN_SLOT_COUNT];   /* the same, aligned */
     size_t size[FNN_SLOT_COUNT];
 } fnn_arena;
@@ -102,6 +105,24 @@ static int fnn_arena_register(fnn_arena *arena)
 }
 #endif
 
+/* Large regions begin on huge pages where the system has them: panels that are run through again and again would miss
+ * the processor's table of small ones. */
+static void *fnn_arena_allocate(size_t size)
+{
+#if defined(MADV_HUGEPAGE)
+    enum { HUGE = 2 << 20 };
+    if (size >= HUGE / 8 && size <= SIZE_MAX - HUGE) {
+        const size_t whole = (size + HUGE - 1) / HUGE * HUGE;
+        void *memory = aligned_alloc(HUGE, whole);
+        if (memory != NULL) {
+            madvise(memory, whole, MADV_HUGEPAGE);
+            return memory;
+        }
+    }
+#endif
+    return malloc(size);
+}
+
 static int fnn_arena_grow(fnn_arena *arena, int slot, size_t bytes)
 {
     enum { ALIGNMENT = 64, GRANULE = 4096 };
@@ -111,7 +132,7 @@ static int fnn_arena_grow(fnn_arena *arena, int slot, size_t bytes)
     free(arena->memory[slot]);
     arena->data[slot] = NULL;
     arena->size[slot] = 0;
-    arena->memory[slot] = malloc(size + ALIGNMENT);
+    arena->memory[slot] = fnn_arena_allocate(size + ALIGNMENT);
     if (arena->memory[slot] == NULL)
         return 0;
     uintptr_t address = (uintptr_t)arena->memory[slot];

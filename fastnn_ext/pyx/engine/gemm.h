@@ -59,6 +59,9 @@ static const int fnn_max_rows[FNN_MAX_VECS + 1] = {0, 6, 6, 4, 2};
 enum {
     FNN_KC = 320,              /* terms summed in registers before they are added to C */
     FNN_DOT_KC = 1024,
+    FNN_SPREAD_K = 128,        /* terms from which a tile fetches C row by row */
+    FNN_AHEAD = 4,             /* rows or columns that are fetched before they are packed */
+    FNN_STRIPS = 16,           /* of A that are packed together */
     FNN_STREAM_KC = 32,
     FNN_STREAM_BYTES = 1000000, /* of B beyond which a product with few rows reads it as a stream */
     FNN_A_BYTES = 786432,      /* of a packed block of A */

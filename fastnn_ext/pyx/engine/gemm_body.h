@@ -242,18 +242,19 @@ static void FNN_NAME(gemm_pack_a)(const FNN_NAME(gemm_args) *g, FNN_REAL *target
     }
 }
 
-/* The same where columns of A are contiguous: strips of a tile's rows, column after column, four strips at a time. */
+/* The same where columns of A are contiguous: strips of a tile's rows, column after column, many strips at a time. */
 static void FNN_NAME(gemm_pack_a_strips)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t strip, ptrdiff_t i,
                                          ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k)
 {
-    for (ptrdiff_t first = 0; first < rows; first += 4 * strip) {
+    for (ptrdiff_t first = 0; first < rows; first += FNN_STRIPS * strip) {
         for (ptrdiff_t q = 0; q < k; q++) {
             const FNN_REAL *from = g->a + i + (p + q) * g->a_cs;
-            for (ptrdiff_t r = first; r < fnn_min(first + 4 * strip, rows); r += strip) {
+            for (ptrdiff_t r = first; r < fnn_min(first + FNN_STRIPS * strip, rows); r += strip) {
                 const ptrdiff_t height = fnn_min(strip, rows - r);
                 for (ptrdiff_t v = 0; v < height; v += FNN_LANES) {
                     const ptrdiff_t count = fnn_min(FNN_LANES, height - v);
                     const FNN_VEC x = FNN_NAME(load_part)(from + r + v, count);
+                    FNN_PREFETCH(from + r + v + FNN_AHEAD * g->a_cs);
                     FNN_NAME(store_part)(target + r * k + q * strip + v, x, count);
                 }
             }
@@ -362,8 +363,11 @@ static void FNN_NAME(block_pack_b)(FNN_NAME(block) *block, ptrdiff_t p, ptrdiff_
             for (ptrdiff_t panel = j; panel < end; panel += width) {
                 const ptrdiff_t cols = fnn_min(width, end - panel), padded = fnn_parts(cols, FNN_LANES) * FNN_LANES;
                 FNN_REAL *to = block->b_pack + (panel - origin) * k + q * padded;
-                for (ptrdiff_t v = 0; v < padded; v += FNN_LANES)
-                    FNN_NAME(store)(to + v, cols - v >= FNN_LANES ? FNN_NAME(load)(from + panel + v) : FNN_NAME(load_part)(from + panel + v, cols - v));
+                for (ptrdiff_t v = 0; v < padded; v += FNN_LANES) {
+                    FNN_PREFETCH(from + panel + v + FNN_AHEAD * g->b_rs);
+                    FNN_NAME(store)(to + v, cols - v >= FNN_LANES ? FNN_NAME(load)(from + panel + v)
+                                                                  : FNN_NAME(load_part)(from + panel + v, cols - v));
+                }
             }
         }
         for (; j < end; j += width)

@@ -31,22 +31,14 @@ FNN_INLINE FNN_VEC FNN_NAME(load_within)(const FNN_REAL *p, int is_last, ptrdiff
     return FNN_FREE_MASKS && is_last ? FNN_NAME(load_part)(p, last) : FNN_NAME(load)(p);
 }
 
-FNN_INLINE void FNN_NAME(one_tile)(int rows, int vecs, const FNN_NAME(tile_args) *t, const FNN_REAL *first_a,
-                                   const FNN_REAL *b, FNN_REAL *c, const FNN_REAL *add)
+/* acc[i, v] += sum over p of A[i, p] B[p, v] for `k` steps of p. */
+FNN_INLINE void FNN_NAME(add_products)(int rows, int vecs, const FNN_NAME(tile_args) *t, ptrdiff_t k,
+                                       const FNN_REAL *const *first_a, const FNN_REAL *b,
+                                       FNN_VEC (*acc)[FNN_MAX_VECS])
 {
-    /* Rows go in fours with a base pointer each: base, base + rs, base + 2 rs and base + 3 rs are addressing modes. */
-    const ptrdiff_t rs = t->a_rs, cs = t->a_cs, b_rs = t->b_rs, c_rs = t->c_rs, last = t->last;
-    const FNN_REAL *a[3] = {first_a, first_a + (rows > 4 ? 4 * rs : 0), first_a + (rows > 8 ? 8 * rs : 0)};
-    FNN_VEC acc[FNN_MAX_ROWS][FNN_MAX_VECS];
-
-    FNN_UNROLL for (int i = 0; i < rows; i++) {
-        FNN_UNROLL for (int v = 0; v < vecs; v++) {
-            if (v * FNN_VECTOR_BYTES % 64 == 0)
-                FNN_PREFETCH_WRITE(c + i * c_rs + v * FNN_LANES);
-            acc[i][v] = FNN_NAME(splat)(0);
-        }
-    }
-    for (ptrdiff_t p = t->k; p > 0; p--) {
+    const ptrdiff_t rs = t->a_rs, cs = t->a_cs, b_rs = t->b_rs, last = t->last;
+    const FNN_REAL *a[3] = {first_a[0], first_a[1], first_a[2]};
+    for (; k > 0; k--) {
         FNN_VEC bv[FNN_MAX_VECS];
         FNN_UNROLL for (int v = 0; v < vecs; v++)
             bv[v] = FNN_NAME(load_within)(b + v * FNN_LANES, v == vecs - 1, last);
@@ -58,6 +50,44 @@ FNN_INLINE void FNN_NAME(one_tile)(int rows, int vecs, const FNN_NAME(tile_args)
         FNN_UNROLL for (int g = 0; g < (rows + 3) / 4; g++)
             a[g] += cs;
         b += b_rs;
+    }
+}
+
+FNN_INLINE void FNN_NAME(prefetch_row)(int vecs, const FNN_REAL *c)
+{
+    FNN_UNROLL for (int v = 0; v < vecs; v++) {
+        if (v * FNN_VECTOR_BYTES % 64 == 0)
+            FNN_PREFETCH_WRITE(c + v * FNN_LANES);
+    }
+}
+
+FNN_INLINE void FNN_NAME(one_tile)(int rows, int vecs, const FNN_NAME(tile_args) *t, const FNN_REAL *first_a,
+                                   const FNN_REAL *b, FNN_REAL *c, const FNN_REAL *add)
+{
+    /* Rows go in fours with a base pointer each: base, base + rs, base + 2 rs and base + 3 rs are addressing modes. */
+    const ptrdiff_t rs = t->a_rs, cs = t->a_cs, b_rs = t->b_rs, c_rs = t->c_rs, last = t->last;
+    const FNN_REAL *a[3] = {first_a, first_a + (rows > 4 ? 4 * rs : 0), first_a + (rows > 8 ? 8 * rs : 0)};
+    FNN_VEC acc[FNN_MAX_ROWS][FNN_MAX_VECS];
+
+    FNN_UNROLL for (int i = 0; i < rows; i++) {
+        FNN_UNROLL for (int v = 0; v < vecs; v++)
+            acc[i][v] = FNN_NAME(splat)(0);
+    }
+    if (t->k < FNN_SPREAD_K) {
+        FNN_UNROLL for (int i = 0; i < rows; i++)
+            FNN_NAME(prefetch_row)(vecs, c + i * c_rs);
+        FNN_NAME(add_products)(rows, vecs, t, t->k, a, b, acc);
+    } else {
+        /* All of C at once would keep the loads of A and B waiting for memory. */
+        const ptrdiff_t step = t->k / rows;
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            const ptrdiff_t k = i == rows - 1 ? t->k - i * step : step;
+            FNN_NAME(prefetch_row)(vecs, c + i * c_rs);
+            FNN_NAME(add_products)(rows, vecs, t, k, a, b, acc);
+            FNN_UNROLL for (int g = 0; g < (rows + 3) / 4; g++)
+                a[g] += k * cs;
+            b += k * b_rs;
+        }
     }
     /* All loads come before the stores: rows of C that are a multiple of 4096 bytes apart look alike to the processor's
      * check of loads against pending stores, and would wait for each other. */

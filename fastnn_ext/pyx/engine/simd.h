@@ -24,9 +24,11 @@
 
 #if defined(__GNUC__)
 #define FNN_RESTRICT __restrict__
+#define FNN_PREFETCH(address) __builtin_prefetch(address)
 #define FNN_PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
 #else
 #define FNN_RESTRICT
+#define FNN_PREFETCH(address) ((void)0)
 #define FNN_PREFETCH_WRITE(address) ((void)0)
 #endif
 
