@@ -2,7 +2,8 @@
 
 No matrix of patches ("im2col") is made: the register tiles of engine/conv.h look up where each term lies.
 What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels sorted by
-phase. The arguments and the jobs that they make are here; conv_planes.pxd and conv_pixels.pxd do the jobs.
+phase. The arguments and the jobs that they make are here; conv_planes.pxd, conv_pixels.pxd and, for kernels of one
+pixel, conv_points.pxd do the jobs.
 """
 
 cimport numpy as cnp
@@ -13,6 +14,7 @@ from common cimport (
 from conv_blocks cimport *
 from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
+from conv_points cimport grad_weight_products, is_product, run_products
 from fused cimport Activation, activation_of
 from libc.string cimport memset
 from pool cimport join_pool, raise_if, run, team
@@ -29,6 +31,7 @@ cdef enum:
     SUMS = 16        # partial sums of a long line
     SMALL = 1 << 16  # multiplications that cost less than giving up the GIL
     KERNELS = 32     # that a part does, at least: each part copies what it needs of the image
+    PRODUCT_ROWS = 128  # the same for kernels of one pixel, where the copy is dearer beside the work
     PART = 1 << 22   # multiplications that one thread does at a time, at least
     SHARE = 1 << 22  # that a thread must have
 
@@ -184,6 +187,8 @@ cdef int run_job(
         return 0
     if is_depthwise(conv):
         return run_depthwise(job, source, weight, bias, result, activation)
+    if is_product(job, conv.channels_last):
+        return run_products(job, conv.channels_last, source, weight, bias, result, activation)
     if conv.channels_last:
         return run_pixels(job, source, weight, bias, result, activation)
     return run_planes(job, source, weight, bias, result, activation)
@@ -193,7 +198,7 @@ cdef int forward(
     const Convolution *conv, const real *x, const real *weight, const real *bias, real *y,
     const Activation *activation,
 ) noexcept nogil:
-    """y of plain arrays; -1 where there is no memory."""
+    """y of plain arrays; a negative code where it fails."""
     cdef Job job
     if not set_forward(&job, conv):
         return -1
@@ -209,6 +214,7 @@ cdef int backward_x(
     cdef Py_ssize_t a, b
     cdef const real *no_bias = NULL
     cdef Job job
+    cdef int failed
     if not all_finite(weight, weights_of(conv)):
         scatter(conv, grad_out, weight, grad_x)
         return 0
@@ -223,10 +229,13 @@ cdef int backward_x(
         for b in range(fnn_min(conv.columns.stride, conv.columns.length)):
             if not backward_taps(&job.columns, TAPS + 1, &conv.columns, b):
                 return -1
-            if job.columns.count and run_job(
+            if job.columns.count == 0:
+                continue
+            failed = run_job(
                 conv, &job, grad_out, weight, no_bias, grad_x + (a * conv.columns.length + b) * pixel, NULL
-            ) < 0:
-                return -1
+            )
+            if failed:
+                return failed
     return 0
 
 
@@ -242,7 +251,7 @@ cdef inline bint is_worth_transposing(const Job *job, Py_ssize_t itemsize) noexc
 cdef int backward_weight(
     const Convolution *conv, const real *grad_out, const real *x, real *grad_weight, Py_ssize_t first, Py_ssize_t count
 ) noexcept nogil:
-    """grad_weight of `count` kernels from `first` on, which are all where there are groups; -1 without memory."""
+    """grad_weight of `count` kernels from `first` on, which are all where there are groups; a code."""
     cdef Job job
     if not set_forward(&job, conv):
         return -1
@@ -257,6 +266,8 @@ cdef int backward_weight(
         return 0
     if is_depthwise(conv):
         return grad_weight_depthwise(&job, x, grad_out, grad_weight)
+    if is_product(&job, conv.channels_last):
+        return grad_weight_products(&job, conv.channels_last, x, grad_out, grad_weight)
     if conv.channels_last:
         return grad_weight_pixels(&job, x, grad_out, grad_weight)
     if is_worth_transposing(&job, sizeof(real)):
@@ -268,13 +279,16 @@ cdef int backward(
     const Convolution *conv, const real *grad_out, const real *x, const real *weight, real *grad_x,
     real *grad_weight, real *grad_bias,
 ) noexcept nogil:
-    """The gradients that are not NULL; -1 where there is no memory."""
+    """The gradients that are not NULL; a negative code where it fails."""
     cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
     cdef Py_ssize_t kernels = conv.groups * conv.kernels
-    if grad_x != NULL and backward_x(conv, grad_out, weight, grad_x) < 0:
-        return -1
-    if grad_weight != NULL and backward_weight(conv, grad_out, x, grad_weight, 0, conv.kernels) < 0:
-        return -1
+    cdef int failed = 0
+    if grad_x != NULL:
+        failed = backward_x(conv, grad_out, weight, grad_x)
+    if grad_weight != NULL and not failed:
+        failed = backward_weight(conv, grad_out, x, grad_weight, 0, conv.kernels)
+    if failed:
+        return failed
     if grad_bias != NULL and conv.channels_last:
         sum_pixels(grad_out, conv.images * pixels, kernels, grad_bias)
     elif grad_bias != NULL:
@@ -402,10 +416,11 @@ cdef Py_ssize_t divide_images(Call *call) noexcept nogil:
 cdef Py_ssize_t divide_kernels(Call *call, double work) noexcept nogil:
     """Set how many kernels are a part of that work; how many parts there are, of which groups have only one."""
     cdef Py_ssize_t kernels = call.conv.kernels
+    cdef Py_ssize_t least = PRODUCT_ROWS if call.conv.rows.taps * call.conv.columns.taps == 1 else KERNELS
     cdef double parts = work / PART
     call.kernels = kernels
     if call.conv.groups == 1 and parts > 1:
-        call.kernels = fnn_min(kernels, fnn_max(KERNELS, fnn_parts(kernels, <Py_ssize_t> parts) if parts < kernels else 1))
+        call.kernels = fnn_min(kernels, fnn_max(least, fnn_parts(kernels, <Py_ssize_t> parts) if parts < kernels else 1))
         call.kernels = fnn_even_part(kernels, call.kernels, 1)
     return fnn_parts(kernels, call.kernels) if kernels else 1
 

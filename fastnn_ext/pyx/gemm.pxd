@@ -1,6 +1,7 @@
 """The Cython view of `engine/gemm.h`: C = A B with packing and epilogue to be plugged in."""
 
 from common cimport real
+from fused cimport Activation
 
 cdef extern from "engine/gemm.h" nogil:
     ctypedef void (*pack_a_f32 "fnn_pack_a_function_f32")(
@@ -58,7 +59,7 @@ cdef extern from "engine/gemm.h" nogil:
         epilogue_f64 epilogue
         void *epilogue_context
 
-    # 0, or -1 where there is no memory for the packed panels
+    # 0, FNN_NO_MEMORY or FNN_INTERRUPTED
     int gemm_f32 "fnn_gemm_f32"(const gemm_args_f32 *args)
     int gemm_f64 "fnn_gemm_f64"(const gemm_args_f64 *args)
 
@@ -70,27 +71,32 @@ cdef struct Epilogue:
     void *context
 
 
-cdef inline int matmul(
-    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
-    const real *a, Py_ssize_t a_rs, Py_ssize_t a_cs,
-    const real *b, Py_ssize_t b_rs, Py_ssize_t b_cs,
-    real *c, const real *bias, Epilogue epilogue,
+cdef struct Factors:
+    # C[m, n] = (or +=) A[m, k] B[k, n], each with the strides of its rows and columns
+    Py_ssize_t m, n, k
+    Py_ssize_t a_rs, a_cs, b_rs, b_cs, c_rs, c_cs
+    bint accumulate
+
+
+cdef inline int multiply(
+    const Factors *f, const real *a, const real *b, const real *row_bias, const real *col_bias, Epilogue epilogue,
+    real *c,
 ) noexcept nogil:
-    """c[m, n] = a[m, k] b[k, n] + bias[n], c being C-contiguous; bias may be NULL."""
+    """c = (or +=) a b plus a bias for each row or column, or NULL; a negative code where it fails."""
     cdef gemm_args_f32 single
     cdef gemm_args_f64 double_
     if real is float:
         single = gemm_args_f32(
-            m=m, n=n, k=k, a=a, a_rs=a_rs, a_cs=a_cs, b=b, b_rs=b_rs, b_cs=b_cs, c=c, c_rs=n, c_cs=1,
-            row_bias=NULL, col_bias=bias, accumulate=False,
+            m=f.m, n=f.n, k=f.k, a=a, a_rs=f.a_rs, a_cs=f.a_cs, b=b, b_rs=f.b_rs, b_cs=f.b_cs,
+            c=c, c_rs=f.c_rs, c_cs=f.c_cs, row_bias=row_bias, col_bias=col_bias, accumulate=f.accumulate,
             pack_a=NULL, pack_a_context=NULL, pack_b=NULL, pack_b_context=NULL,
             epilogue=epilogue.f32, epilogue_context=epilogue.context,
         )
         return gemm_f32(&single)
     else:
         double_ = gemm_args_f64(
-            m=m, n=n, k=k, a=a, a_rs=a_rs, a_cs=a_cs, b=b, b_rs=b_rs, b_cs=b_cs, c=c, c_rs=n, c_cs=1,
-            row_bias=NULL, col_bias=bias, accumulate=False,
+            m=f.m, n=f.n, k=f.k, a=a, a_rs=f.a_rs, a_cs=f.a_cs, b=b, b_rs=f.b_rs, b_cs=f.b_cs,
+            c=c, c_rs=f.c_rs, c_cs=f.c_cs, row_bias=row_bias, col_bias=col_bias, accumulate=f.accumulate,
             pack_a=NULL, pack_a_context=NULL, pack_b=NULL, pack_b_context=NULL,
             epilogue=epilogue.f64, epilogue_context=epilogue.context,
         )
@@ -99,3 +105,18 @@ cdef inline int matmul(
 
 cdef inline Epilogue no_epilogue() noexcept nogil:
     return Epilogue(NULL, NULL, NULL)
+
+
+cdef inline void activate_f32(void *activation, float *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
+    cdef const Activation *f = <const Activation *> activation
+    f.f32(row, row, n, <float> f.option)
+
+
+cdef inline void activate_f64(void *activation, double *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
+    cdef const Activation *f = <const Activation *> activation
+    f.f64(row, row, n, f.option)
+
+
+cdef inline Epilogue activating(const Activation *activation) noexcept nogil:
+    """The epilogue that applies the activation, or NULL for none."""
+    return no_epilogue() if activation == NULL else Epilogue(activate_f32, activate_f64, <void *> activation)

@@ -6,7 +6,7 @@ from common cimport (
     PyArray_ISFARRAY_RO, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, are_apart, empty_like, has_shape, is_plain, is_plain_of, is_safe_out, real, same_shape,
 )
 from fused cimport Activation, activation_of
-from gemm cimport Epilogue, matmul, no_epilogue
+from gemm cimport Epilogue, Factors, activating, multiply, no_epilogue
 from pool cimport join_pool, poll, raise_if, run, team
 
 from fastnn_ext.checks import linear as checks
@@ -95,25 +95,14 @@ cdef inline bint is_output(object out, cnp.ndarray x, const cnp.npy_intp *shape)
     )
 
 
-cdef void activate_f32(void *activation, float *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
-    cdef const Activation *f = <const Activation *> activation
-    f.f32(row, row, n, <float> f.option)
-
-
-cdef void activate_f64(void *activation, double *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
-    cdef const Activation *f = <const Activation *> activation
-    f.f64(row, row, n, f.option)
-
-
 cdef int run_linear(
     const Product *size, Matrix x, Matrix weight, const real *bias, const Activation *activation, real *y
 ) noexcept nogil:
-    cdef Epilogue epilogue = no_epilogue()
-    if activation != NULL:
-        epilogue = Epilogue(activate_f32, activate_f64, <void *> activation)
-    return matmul[real](
-        size.rows, size.outputs, size.inputs, <const real *> x.data, x.rs, x.cs,
-        <const real *> weight.data, weight.cs, weight.rs, y, bias, epilogue,
+    cdef Factors f = Factors(
+        size.rows, size.outputs, size.inputs, x.rs, x.cs, weight.cs, weight.rs, size.outputs, 1, False
+    )
+    return multiply(
+        &f, <const real *> x.data, <const real *> weight.data, <const real *> NULL, bias, activating(activation), y
     )
 
 
@@ -211,17 +200,17 @@ cdef int run_backward(
     real *grad_x, real *grad_weight, real *grad_bias,
 ) noexcept nogil:
     """The gradients whose pointers are not NULL."""
+    cdef const real *no_bias = NULL
     cdef int failed = 0
+    cdef Factors f
     if grad_x != NULL:
-        failed = matmul[real](
-            size.rows, size.inputs, size.outputs, grad_out, size.outputs, 1,
-            <const real *> weight.data, weight.rs, weight.cs, grad_x, NULL, no_epilogue(),
+        f = Factors(
+            size.rows, size.inputs, size.outputs, size.outputs, 1, weight.rs, weight.cs, size.inputs, 1, False
         )
+        failed = multiply(&f, grad_out, <const real *> weight.data, no_bias, no_bias, no_epilogue(), grad_x)
     if grad_weight != NULL and not failed:
-        failed = matmul[real](
-            size.outputs, size.inputs, size.rows, grad_out, 1, size.outputs,
-            <const real *> x.data, x.rs, x.cs, grad_weight, NULL, no_epilogue(),
-        )
+        f = Factors(size.outputs, size.inputs, size.rows, 1, size.outputs, x.rs, x.cs, size.inputs, 1, False)
+        failed = multiply(&f, grad_out, <const real *> x.data, no_bias, no_bias, no_epilogue(), grad_weight)
     if grad_bias != NULL and not failed:
         failed = run_sums[real](grad_out, size.rows, size.outputs, grad_bias)
     return failed
@@ -395,9 +384,13 @@ cdef int run_hidden_delta(
     cdef Epilogue epilogue = no_epilogue()
     if activation != NULL:
         epilogue = Epilogue(multiply_f32, multiply_f64, &derivative)
-    return matmul[real](
-        size.rows, size.inputs, size.outputs, <const real *> delta_next.data, delta_next.rs, delta_next.cs,
-        <const real *> weight_next.data, weight_next.rs, weight_next.cs, delta, NULL, epilogue,
+    cdef const real *no_bias = NULL
+    cdef Factors f = Factors(
+        size.rows, size.inputs, size.outputs, delta_next.rs, delta_next.cs, weight_next.rs, weight_next.cs,
+        size.inputs, 1, False,
+    )
+    return multiply(
+        &f, <const real *> delta_next.data, <const real *> weight_next.data, no_bias, no_bias, epilogue, delta
     )
 
 

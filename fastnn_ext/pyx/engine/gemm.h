@@ -60,6 +60,7 @@ enum {
     FNN_KC = 320,              /* terms summed in registers before they are added to C */
     FNN_DOT_KC = 1024,
     FNN_SPREAD_K = 128,        /* terms from which a tile fetches C row by row */
+    FNN_ALONG_K = 128,         /* terms up to which tiles go along the rows of C */
     FNN_AHEAD = 4,             /* rows or columns that are fetched before they are packed */
     FNN_STRIPS = 16,           /* of A that are packed together */
     FNN_STREAM_KC = 32,

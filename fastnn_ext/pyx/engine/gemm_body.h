@@ -452,22 +452,24 @@ static void FNN_NAME(run_down)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, p
     }
 }
 
-/* One row of tiles times all panels of B but the last, which lie at equal distances. Returns where the last begins. */
-static ptrdiff_t FNN_NAME(run_along)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t i0, ptrdiff_t i1,
-                                     ptrdiff_t p, const FNN_REAL *splats)
+/* Rows i0 .. i1 times `panels` whole panels of B from column j on, which lie at equal distances: row of tiles by row of
+ * tiles, so that C is written along its rows. */
+static void FNN_NAME(run_along)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t p,
+                                ptrdiff_t j, ptrdiff_t panels, const FNN_REAL *splats)
 {
-    const ptrdiff_t j0 = block->j0, width = block->plan->vecs * FNN_LANES, panels = (block->j1 - j0 - 1) / width;
-    const int packed = block->plan->pack_b;
+    const ptrdiff_t width = block->plan->vecs * FNN_LANES, height = block->plan->rows;
     const int first = p == 0 && !block->accumulate;
-    t->c = block->c + (i0 - block->i0) * t->c_rs;
-    FNN_NAME(block_set_add)(block, t, j0, first, splats);
+    t->c = block->c + (i0 - block->i0) * t->c_rs + (j - block->j0);
+    FNN_NAME(block_set_b)(block, t, p, j, width, block->plan->vecs);
+    FNN_NAME(block_set_add)(block, t, j, first, splats);
     FNN_NAME(tile_args) tiles = *t;
-    tiles.b = packed ? block->b_pack : block->g->b + p * block->g->b_rs + j0;
-    tiles.b_rs = packed ? width : block->g->b_rs, tiles.b_step = packed ? width * t->k : width;
-    tiles.count = panels, tiles.last = FNN_LANES;
+    tiles.b_step = t->b_rs == width ? width * t->k : width;
+    tiles.count = panels;
     tiles.a_step = 0, tiles.c_step = width, tiles.add_step = t->add_vs == 0 ? 0 : width;
-    FNN_NAME(run_tiles)(&tiles, (int)(i1 - i0), block->plan->vecs);
-    return j0 + panels * width;
+    for (ptrdiff_t i = i0; i < i1; i += height) {
+        FNN_NAME(run_tiles)(&tiles, (int)fnn_min(height, i1 - i), block->plan->vecs);
+        tiles.a += t->a_step, tiles.c += height * t->c_rs, tiles.add += height * t->add_rs;
+    }
 }
 
 static void FNN_NAME(set_splats)(const FNN_NAME(gemm_args) *g, ptrdiff_t i0, ptrdiff_t i1, FNN_REAL *splats)
@@ -479,11 +481,13 @@ static void FNN_NAME(set_splats)(const FNN_NAME(gemm_args) *g, ptrdiff_t i0, ptr
 }
 
 /* A block of at most plan->nc columns. The loops are those of Goto and van de Geijn: a panel of B stays in the first
- * cache while the tiles go down the rows, a block of A in the second while they go along the panels. */
+ * cache while the tiles go down the rows, a block of A in the second while they go along the panels; but with few terms
+ * C is what costs, and it is written row by row. */
 static int FNN_NAME(run_block)(FNN_NAME(block) *block, int finish)
 {
     const FNN_NAME(gemm_args) *g = block->g;
     const fnn_gemm_plan *plan = block->plan;
+    const ptrdiff_t width = plan->vecs * FNN_LANES;
     FNN_REAL splats[FNN_MC * FNN_LANES];
     double unasked = 0; /* multiply-adds since the last poll */
     if (FNN_NAME(block_memory)(block) < 0)
@@ -498,8 +502,11 @@ static int FNN_NAME(run_block)(FNN_NAME(block) *block, int finish)
             if (p == 0)
                 FNN_NAME(set_splats)(g, i0, i1, splats);
             ptrdiff_t j = block->j0;
-            if (i1 - i0 <= plan->rows && (!plan->pack_b || (i0 > block->i0 && g->pack_b == NULL)))
-                j = FNN_NAME(run_along)(block, &t, i0, i1, p, splats);
+            if (i1 - i0 <= plan->rows && (!plan->pack_b || (i0 > block->i0 && g->pack_b == NULL))) {
+                const ptrdiff_t panels = (block->j1 - j - 1) / width;
+                FNN_NAME(run_along)(block, &t, i0, i1, p, j, panels, splats);
+                j += panels * width;
+            }
             const ptrdiff_t done = j;
             for (ptrdiff_t end; j < block->j1; j = end) {
                 end = fnn_min(j + plan->group, block->j1);
@@ -512,8 +519,11 @@ static int FNN_NAME(run_block)(FNN_NAME(block) *block, int finish)
                 }
                 if (i0 == block->i0)
                     FNN_NAME(block_pack_b)(block, p, t.k, j, end);
-                for (ptrdiff_t panel = j, cols; panel < end; panel += cols) {
-                    cols = fnn_min(plan->vecs * FNN_LANES, end - panel);
+                const ptrdiff_t panels = t.k <= FNN_ALONG_K ? (end - j) / width : 0;
+                if (panels > 0)
+                    FNN_NAME(run_along)(block, &t, i0, i1, p, j, panels, splats);
+                for (ptrdiff_t panel = j + panels * width, cols; panel < end; panel += cols) {
+                    cols = fnn_min(width, end - panel);
                     FNN_NAME(run_down)(block, &t, i0, i1, p, panel, cols, splats);
                 }
                 if (finish && p + t.k == g->k)
