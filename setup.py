@@ -31,7 +31,7 @@ MSVC = sys.platform == "win32"
 FLAGS = (
     ["/O2", "/std:c11"]
     if MSVC
-    else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+    else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden"]
 )
 
 

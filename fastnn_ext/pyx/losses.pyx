@@ -14,6 +14,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from libc.math cimport INFINITY, NAN
 from libc.string cimport memset
+from reduce cimport accumulate, largest, sum_of
 from vmath cimport exp, fabs, log, log1p
 
 from fastnn_ext.checks import losses as checks
@@ -35,51 +36,10 @@ cnp.import_array()
 
 cdef enum:
     BLOCK = 1024  # elements that stay in the first-level cache between two loops
-    LANES = 32    # sums that are kept apart: enough for every vector width, and the same sums for each
     ROWS = 64     # of a block at most
 
 cdef enum:
     UNKNOWN, MEAN, SUM, NONE
-
-
-# ----------------------------------------------------------------------------------------------------
-# Sums
-
-
-cdef double add(const real *x, Py_ssize_t n) noexcept nogil:
-    """The sum in double precision, in as many lanes for every instruction set, so that it is the same for each."""
-    cdef double lanes[LANES]
-    cdef double total = 0
-    cdef Py_ssize_t i, j, rounds = n // LANES
-    if rounds:
-        for j in range(LANES):
-            lanes[j] = x[j]
-        for i in range(1, rounds):
-            for j in range(LANES):
-                lanes[j] += <double> x[i * LANES + j]
-        total = add_lanes(lanes)
-    for i in range(rounds * LANES, n):
-        total += <double> x[i]
-    return total
-
-
-cdef inline double add_lanes(double *lanes) noexcept nogil:
-    cdef Py_ssize_t j, half = LANES // 2
-    while half:
-        for j in range(half):
-            lanes[j] += lanes[j + half]
-        half //= 2
-    return lanes[0]
-
-
-cdef inline void accumulate(double *total, double *excess, double term) noexcept nogil:
-    """total += term; what rounding adds on top is taken off the next time (Kahan), unless it is infinite."""
-    cdef double exact = term - excess[0]
-    cdef double rounded = total[0] + exact
-    excess[0] = (rounded - total[0]) - exact
-    if excess[0] != excess[0]:
-        excess[0] = 0
-    total[0] = rounded
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -201,7 +161,7 @@ cdef double pass_over(
             else:
                 task.formula.terms_f64(y + start, target + start, result, size)
             if task.summed:
-                accumulate(&total, &excess, add(result, size))
+                accumulate(&total, &excess, sum_of(result, size))
         if grad != NULL:
             if real is float:
                 task.formula.slopes_f32(y + start, target + start, buffer, size)
@@ -532,27 +492,9 @@ cdef struct Rows:
     double total, excess
 
 
-cdef inline real greatest(const real *x, Py_ssize_t n) noexcept nogil:
-    """The largest of n numbers, or NaN."""
-    cdef real lanes[LANES]
-    cdef real best = x[0]
-    cdef Py_ssize_t i, j, rounds = n // LANES
-    if rounds:
-        for j in range(LANES):
-            lanes[j] = x[j]
-        for i in range(1, rounds):
-            for j in range(LANES):
-                lanes[j] = x[i * LANES + j] if x[i * LANES + j] > lanes[j] else lanes[j]
-        for j in range(LANES):
-            best = lanes[j] if lanes[j] > best else best
-    for i in range(rounds * LANES, n):
-        best = x[i] if x[i] > best else best
-    return best
-
-
 cdef inline void subtract_greatest(const real *x, real *shifted, Py_ssize_t n) noexcept nogil:
     """x - max(x); where that is infinite, 0 for infinite numbers and minus infinity for the others."""
-    cdef real best = greatest(x, n), infinity = <real> INFINITY
+    cdef real best = largest(x, n), infinity = <real> INFINITY
     cdef Py_ssize_t i
     for i in range(n):
         shifted[i] = x[i] - best
@@ -580,7 +522,7 @@ cdef inline double sum_products(const real *q, const real *shifted, Py_ssize_t n
         for i in range(size):
             p = hard * q[start + i] + even
             products[i] = zero if p == zero else p * shifted[start + i]
-        total += add(&products[0], size)
+        total += sum_of(&products[0], size)
         start += size
     return total
 
@@ -597,14 +539,14 @@ cdef void open_rows(const Rows *task, Py_ssize_t first, Py_ssize_t rows, real *e
         block.mass[i], block.expected[i] = 1, 0
         if task.labels == NULL:
             block.expected[i] = sum_products(q + (first + i) * n, e + i * n, n, <real> hard, <real> even)
-            block.mass[i] = hard * add(q + (first + i) * n, n) + task.smoothing
+            block.mass[i] = hard * sum_of(q + (first + i) * n, n) + task.smoothing
             continue
         label = task.labels[first + i]
         if label != task.ignored:
             if hard != 0:
                 block.expected[i] = hard * <double> e[i * n + label]
             if even != 0:
-                block.expected[i] += even * add(e + i * n, n)
+                block.expected[i] += even * sum_of(e + i * n, n)
 
 
 cdef void close_rows(const Rows *task, Py_ssize_t first, Py_ssize_t rows, real *e, Block *block) noexcept nogil:
@@ -633,7 +575,7 @@ cdef inline double close_labelled(const Rows *task, cnp.npy_intp label, real *e,
     cdef real factor_of_all, even_of_all = 0
     cdef Py_ssize_t j
     e[label] = 0
-    rest = add(e, task.classes)
+    rest = sum_of(e, task.classes)
     if task.grad != NULL:
         factor = scale / (own + rest)
         factor_of_all = <real> factor
@@ -646,7 +588,7 @@ cdef inline double close_labelled(const Rows *task, cnp.npy_intp label, real *e,
 
 
 cdef inline double close_expected(const Rows *task, const real *q, real *e, double mass, real scale) noexcept nogil:
-    cdef double total = add(e, task.classes)
+    cdef double total = sum_of(e, task.classes)
     cdef real ratio = <real> (mass / total)
     cdef real hard = <real> (1 - task.smoothing), even = <real> (task.smoothing / task.classes)
     cdef Py_ssize_t j
@@ -662,7 +604,7 @@ cdef void hand_over(Rows *task, Py_ssize_t first, Py_ssize_t rows, Block *block,
     for i in range(rows):
         block.expected[i] = block.mass[i] * log1p(block.excess[i]) - block.expected[i]
     if task.summed:
-        accumulate(&task.total, &task.excess, add(&block.expected[0], rows))
+        accumulate(&task.total, &task.excess, sum_of(&block.expected[0], rows))
     elif each != NULL:
         for i in range(rows):
             each[first + i] = <real> block.expected[i]

@@ -1,19 +1,17 @@
 """Softmax and log-softmax over the middle axis of contiguous [outer, length, inner], and their backwards.
 
-Along the last axis (inner = 1) a row is reduced in `LANES` partial results, which vectorises; short rows are taken many
-at once, so that the exponentials run over a long contiguous piece all the same. Along another axis neighbouring
-columns are reduced side by side, so nothing is transposed. Sums are in double, piece by piece with compensation: their
-error does not grow with the length.
+Along the last axis (inner = 1) short rows are taken many at once, so that the exponentials run over a long contiguous
+piece all the same. Along another axis neighbouring columns are reduced side by side, so nothing is transposed. Sums are
+in double, piece by piece with compensation: their error does not grow with the length.
 
 The argument of exp is never above 0. NaN, or infinity minus infinity, reaches the sum and so the whole row.
 """
 
 from common cimport real
-from libc.math cimport INFINITY
-from vmath cimport exp, log
+from reduce cimport accumulate, largest, sum_of
+from vmath cimport exp, lift_of, lifted_exp, log
 
 cdef enum:
-    LANES = 32      # enough to fill the vector units' pipelines
     PIECE = 1024    # numbers in a piece, which stays in the first-level cache
     COLUMNS = 128   # columns side by side; a piece has PIECE / COLUMNS rows of them
 
@@ -22,56 +20,10 @@ cdef inline real larger(real a, real b) noexcept nogil:
     return b if a < b else a
 
 
-cdef inline real largest(const real *x, Py_ssize_t n) noexcept nogil:
-    cdef real[LANES] lane
-    cdef Py_ssize_t blocks = n // LANES, i, j
-    cdef real peak = -INFINITY
-    if blocks > 0:
-        for j in range(LANES):
-            lane[j] = x[j]
-        for i in range(1, blocks):
-            for j in range(LANES):
-                lane[j] = larger(x[i * LANES + j], lane[j])
-        for j in range(LANES):
-            peak = larger(lane[j], peak)
-    for i in range(blocks * LANES, n):
-        peak = larger(x[i], peak)
-    return peak
-
-
-cdef inline double sum_of(const real *x, Py_ssize_t n) noexcept nogil:
-    cdef double[LANES] lane
-    cdef Py_ssize_t blocks = n // LANES, width = LANES // 2, i, j
-    cdef double total = 0
-    if blocks > 0:
-        for j in range(LANES):
-            lane[j] = x[j]
-        for i in range(1, blocks):
-            for j in range(LANES):
-                lane[j] += x[i * LANES + j]
-        while width > 0:
-            for j in range(width):
-                lane[j] += lane[j + width]
-            width //= 2
-        total = lane[0]
-    for i in range(blocks * LANES, n):
-        total += x[i]
-    return total
-
-
-cdef inline void add(double term, double *total, double *excess) noexcept nogil:
-    """Kahan's sum: `excess` is what rounding has added to `total` so far."""
-    cdef double exact = term - excess[0]
-    cdef double rounded = total[0] + exact
-    cdef double error = (rounded - total[0]) - exact
-    excess[0] = error if error - error == 0 else 0  # an infinite sum stays infinite
-    total[0] = rounded
-
-
-cdef inline void exp_all(real *x, Py_ssize_t n) noexcept nogil:
+cdef inline void lifted_exp_all(real *x, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        x[i] = exp(x[i])
+        x[i] = lifted_exp(x[i])
 
 
 cdef inline void softmax_loop(
@@ -107,7 +59,7 @@ cdef inline void softmax_short_rows(
         peak[row] = largest(x + row * length, length)
         for i in range(row * length, (row + 1) * length):
             power[i] = x[i] - peak[row]
-    exp_all(power, rows * length)
+    lifted_exp_all(power, rows * length)
     for row in range(rows):
         finish(
             x + row * length, power + row * length, y + row * length, length,
@@ -124,8 +76,8 @@ cdef inline void softmax_long_row(const real *x, real *y, Py_ssize_t length, bin
         n = min(length - start, PIECE)
         for i in range(n):
             power[i] = x[start + i] - peak
-        exp_all(power, n)
-        add(sum_of(power, n), &total, &excess)
+        lifted_exp_all(power, n)
+        accumulate(&total, &excess, sum_of(power, n))
         if not is_log:
             for i in range(n):
                 y[start + i] = power[i]
@@ -139,7 +91,7 @@ cdef inline void finish(
     cdef real inverse, log_total
     cdef Py_ssize_t i
     if is_log:
-        log_total = <real> log(total)
+        log_total = <real> log(total / lift_of(x))
         for i in range(n):
             y[i] = (x[i] - peak) - log_total
     else:
@@ -170,14 +122,14 @@ cdef inline void softmax_columns(
             source = x + (start + row) * stride
             for i in range(columns):
                 power[row * columns + i] = source[i] - peak[i]
-        exp_all(power, n * columns)
+        lifted_exp_all(power, n * columns)
         for i in range(columns):
             part[i] = power[i]
         for row in range(1, n):
             for i in range(columns):
                 part[i] += power[row * columns + i]
         for i in range(columns):
-            add(part[i], &total[i], &excess[i])
+            accumulate(&total[i], &excess[i], part[i])
         if not is_log:
             for row in range(n):
                 target = y + (start + row) * stride
@@ -185,7 +137,7 @@ cdef inline void softmax_columns(
                     target[i] = power[row * columns + i]
         start += n
     for i in range(columns):
-        scale[i] = <real> (log(total[i]) if is_log else 1 / total[i])
+        scale[i] = <real> (log(total[i] / lift_of(x)) if is_log else 1 / total[i])
     for row in range(length):
         source = x + row * stride
         target = y + row * stride
@@ -247,7 +199,7 @@ cdef inline void softmax_backward_long_row(
         n = min(length - start, PIECE)
         if not is_log:
             factors(g + start, y + start, factor, n, is_log)
-        add(sum_of(g + start if is_log else factor, n), &total, &excess)
+        accumulate(&total, &excess, sum_of(g + start if is_log else factor, n))
         start += n
     start = 0
     while start < length:
@@ -291,9 +243,9 @@ cdef inline void softmax_backward_columns(
         total[i] = excess[i] = 0
     for row in range(length):
         for i in range(columns):
-            add(
-                g[row * stride + i] if is_log else g[row * stride + i] * y[row * stride + i],
+            accumulate(
                 &total[i], &excess[i],
+                g[row * stride + i] if is_log else g[row * stride + i] * y[row * stride + i],
             )
     for i in range(columns):
         sum_of_terms[i] = <real> total[i]

@@ -7,6 +7,8 @@ cdef extern from "engine/vmath.h" nogil:
     double fnn_abs_f64(double x)
     float fnn_exp_f32(float x)
     double fnn_exp_f64(double x)
+    float fnn_lifted_exp_f32(float x)
+    double fnn_lifted_exp_f64(double x)
     float fnn_expm1_f32(float x)
     double fnn_expm1_f64(double x)
     float fnn_log_f32(float x)
@@ -37,6 +39,19 @@ cdef inline real exp(real x) noexcept nogil:
         return fnn_exp_f32(x)
     else:
         return fnn_exp_f64(x)
+
+
+cdef inline double lift_of(const real *x) noexcept nogil:
+    """What lifted_exp multiplies by."""
+    return 2.0 ** 24 if real is float else 2.0 ** 54
+
+
+cdef inline real lifted_exp(real x) noexcept nogil:
+    """lift * e^x for x <= 0."""
+    if real is float:
+        return fnn_lifted_exp_f32(x)
+    else:
+        return fnn_lifted_exp_f64(x)
 
 
 cdef inline real expm1(real x) noexcept nogil:

@@ -1,0 +1,76 @@
+/* The largest of n numbers and the sum of n numbers, in double.
+ *
+ * A compiler may not reorder a reduction, and so doesn't vectorise it, unless it is told that the order is free: that is
+ * what "omp simd" says; no OpenMP runtime is involved, and compilers that don't know it run the plain loop. The
+ * numbers are read as a few stretches side by side, each with accumulators of its own, which hides the latency of
+ * their additions. */
+#ifndef FASTNN_REDUCE_H
+#define FASTNN_REDUCE_H
+
+#include <math.h>
+#include <stddef.h>
+
+#include "simd.h"
+
+#if defined(__GNUC__)
+#define FNN_REDUCE(clause) _Pragma(#clause)
+#else
+#define FNN_REDUCE(clause)
+#endif
+
+enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through */
+
+/* NaN is passed over: what is done with the largest number meets it again. */
+#define FNN_LARGER(x, peak) ((x) > (peak) ? (x) : (peak))
+
+#define FNN_REDUCTIONS(type, suffix)                                                                                \
+    FNN_INLINE type fnn_largest_few_##suffix(const type *x, ptrdiff_t n, type peak)                                 \
+    {                                                                                                               \
+        for (ptrdiff_t i = 0; i < n; i++)                                                                           \
+            peak = FNN_LARGER(x[i], peak);                                                                          \
+        return peak;                                                                                                \
+    }                                                                                                               \
+    FNN_INLINE double fnn_sum_few_##suffix(const type *x, ptrdiff_t n)                                              \
+    {                                                                                                               \
+        double sum = 0;                                                                                             \
+        for (ptrdiff_t i = 0; i < n; i++)                                                                           \
+            sum += x[i];                                                                                            \
+        return sum;                                                                                                 \
+    }                                                                                                               \
+    FNN_INLINE type fnn_largest_##suffix(const type *x, ptrdiff_t n)                                                \
+    {                                                                                                               \
+        const ptrdiff_t part = n / 4;                                                                               \
+        const type *y = x + part, *z = y + part, *w = z + part;                                                     \
+        type a = -(type)INFINITY, b = a, c = a, d = a;                                                              \
+        if (n < FNN_FEW)                                                                                            \
+            return fnn_largest_few_##suffix(x, n, a);                                                               \
+        FNN_REDUCE(omp simd reduction(max : a, b, c, d))                                                            \
+        for (ptrdiff_t i = 0; i < part; i++) {                                                                      \
+            a = FNN_LARGER(x[i], a);                                                                                \
+            b = FNN_LARGER(y[i], b);                                                                                \
+            c = FNN_LARGER(z[i], c);                                                                                \
+            d = FNN_LARGER(w[i], d);                                                                                \
+        }                                                                                                           \
+        a = FNN_LARGER(b, a);                                                                                       \
+        c = FNN_LARGER(d, c);                                                                                       \
+        return fnn_largest_few_##suffix(x + 4 * part, n - 4 * part, FNN_LARGER(c, a));                              \
+    }                                                                                                               \
+    FNN_INLINE double fnn_sum_##suffix(const type *x, ptrdiff_t n)                                                  \
+    {                                                                                                               \
+        const ptrdiff_t part = n / 2;                                                                               \
+        const type *y = x + part;                                                                                   \
+        double a = 0, b = 0;                                                                                        \
+        if (n < FNN_FEW)                                                                                            \
+            return fnn_sum_few_##suffix(x, n);                                                                      \
+        FNN_REDUCE(omp simd reduction(+ : a, b))                                                                    \
+        for (ptrdiff_t i = 0; i < part; i++) {                                                                      \
+            a += x[i];                                                                                              \
+            b += y[i];                                                                                              \
+        }                                                                                                           \
+        return n % 2 ? (a + b) + x[n - 1] : a + b;                                                                  \
+    }
+
+FNN_REDUCTIONS(float, f32)
+FNN_REDUCTIONS(double, f64)
+
+#endif
