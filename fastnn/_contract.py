@@ -125,3 +125,12 @@ def kernel(**contract: Any) -> Callable[[Function], Function]:
         return definition
 
     return file
+
+
+def with_sections(docstring: str | None, sections: dict[str, str]) -> str:
+    """A docstring of a summary and notes, with these sections after its summary and the notes last."""
+    summary, _, notes = inspect.cleandoc(docstring or "").partition("\n\n")
+    notes = "\n\n".join(filter(None, [notes, sections.get("Notes")]))
+    sections = {**sections, "Notes": notes} if notes else sections
+    text = [summary, *(f"{title}\n{'-' * len(title)}\n{section}" for title, section in sections.items())]
+    return "\n\n".join(text)

@@ -10,14 +10,13 @@ hard_tanh, step and sign, `negative_slope` for leaky_relu, `alpha` for elu.
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._contract import KERNELS, Draw, Function, kernel
+from fastnn._contract import KERNELS, Draw, Function, kernel, with_sections
 from fastnn_ext.checks import activations as checks
 
 Array = NDArray[np.floating[Any]]
@@ -74,15 +73,13 @@ def _documented(definition: Function) -> Function:
     if contract.floor:
         unit = " max |grad_out|" if backward else ""
         accuracy += f" of max(|result|, {contract.floor:g}{unit})"
-    summary, _, notes = inspect.cleandoc(definition.__doc__ or "").partition("\n\n")
     sections = {
         "Parameters": "\n".join(texts[name] for name in names),
         "Returns": f"ndarray\n    Of the shape of `{first}`, in {dtype} float dtype.",
         "Raises": "\n    ".join(["TypeError", "Where an argument is not real.\nValueError", *refused]),
-        "Notes": "\n\n".join(filter(None, [notes, f"{accuracy}."])),
+        "Notes": f"{accuracy}.",
     }
-    text = [summary, *(f"{title}\n{'-' * len(title)}\n{section}" for title, section in sections.items())]
-    definition.__doc__ = "\n\n".join(text)
+    definition.__doc__ = with_sections(definition.__doc__, sections)
     return definition
 
 

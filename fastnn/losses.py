@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._contract import Draw, kernel
+from fastnn._contract import KERNELS, Draw, Function, kernel, with_sections
 from fastnn_ext.checks import losses as checks
 from fastnn_ext.checks.losses import REDUCTIONS, Classes
 
@@ -24,6 +24,38 @@ WORKLOADS = {
     for n, classes in ((1, 1), (1, 10), (128, 10), (256, 1000), (1000, 1000))
 }
 OPTIONS = {"reduction": REDUCTIONS}
+
+
+def _documented(definition: Function) -> Function:
+    """Add to the docstring what a loss's backward and its form with gradient take and return."""
+    contract = KERNELS[definition.__name__]
+    loss = contract.backward_of or contract.with_grad_of
+    names = [name for name in contract.signature.parameters if name not in ("grad_out", "out")]
+    first, is_backward = names[0], contract.backward_of is not None
+    by_class = "ignore_index" in names
+    written = "Written and returned when given" if is_backward else "Where the gradient goes"
+    memory = "it shares no memory with an argument" if by_class else f"may be `{first}` or `target` itself"
+    grad_out = """grad_out : float or array_like
+    Gradient with respect to the loss: a number, or an array of the loss's shape for reduction "none". A Python
+    number has no say in the dtype."""
+    parameters = [
+        *([grad_out] if is_backward else []),
+        f"{', '.join(names)}\n    As in `{loss}`.",
+        f"out : ndarray, the shape of {first}, optional\n    {written}; {memory}.",
+    ]
+    gradient = f"ndarray, the shape of {first}\n    In the promoted float dtype of the arguments."
+    pair = f"""loss : NumPy scalar or ndarray
+    As from `{loss}`.
+grad : ndarray, the shape of {first}
+    As from `{loss}_backward(1, ...)`."""
+    errors = "IndexError, ValueError, TypeError" if by_class else "ValueError, TypeError"
+    sections = {
+        "Parameters": "\n".join(parameters),
+        "Returns": gradient if is_backward else pair,
+        "Raises": f"{errors}\n    As `{loss}`.",
+    }
+    definition.__doc__ = with_sections(definition.__doc__, sections)
+    return definition
 
 
 def _numbers(draw: Draw, **_: Any) -> dict[str, Any]:
@@ -94,6 +126,7 @@ def mse_loss(y: ArrayLike, target: ArrayLike, *, reduction: str = "mean", out: A
     return loss.reduce(np.square(y - target))
 
 
+@_documented
 @kernel(backward_of="mse_loss", workloads=WORKLOADS)
 def mse_loss_backward(
     grad_out: ArrayLike,
@@ -106,56 +139,17 @@ def mse_loss_backward(
     """Gradient of `mse_loss` with respect to y.
 
     grad_out * 2 (y - target), divided by y.size for the mean.
-
-    Parameters
-    ----------
-    grad_out : float or array_like
-        Gradient with respect to the loss: a number, or an array of the shape of y for reduction "none". A
-        Python number has no say in the dtype.
-    y, target, reduction
-        As in `mse_loss`.
-    out : ndarray, the shape of y, optional
-        Written and returned when given; may be `y` or `target` itself.
-
-    Returns
-    -------
-    ndarray, the shape of y
-        In the promoted float dtype of the arguments.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `mse_loss`.
     """
     scale, y, target, grad = checks.backward("mse_loss_backward", grad_out, y, target, reduction, out)
     return grad.fill((y - target) * (2 * scale))
 
 
+@_documented
 @kernel(with_grad_of="mse_loss", workloads=WORKLOADS)
 def mse_loss_with_grad(
     y: ArrayLike, target: ArrayLike, *, reduction: str = "mean", out: Array | None = None
 ) -> tuple[Any, Array]:
-    """`mse_loss` and its gradient with respect to y, in one pass.
-
-    Parameters
-    ----------
-    y, target, reduction
-        As in `mse_loss`.
-    out : ndarray, the shape of y, optional
-        Where the gradient goes; may be `y` or `target` itself.
-
-    Returns
-    -------
-    loss : NumPy scalar or ndarray
-        As from `mse_loss`.
-    grad : ndarray, the shape of y
-        As from `mse_loss_backward(1, ...)`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `mse_loss`.
-    """
+    """`mse_loss` and its gradient with respect to y, in one pass."""
     scale, y, target, loss, grad = checks.with_grad("mse_loss_with_grad", y, target, reduction, out)
     difference = y - target
     return loss.reduce(np.square(difference)), grad.fill(difference * (2 * scale))
@@ -203,6 +197,7 @@ def half_squared_error(
     return loss.reduce(_half_squares(y - target))
 
 
+@_documented
 @kernel(backward_of="half_squared_error", workloads=WORKLOADS)
 def half_squared_error_backward(
     grad_out: ArrayLike,
@@ -215,26 +210,6 @@ def half_squared_error_backward(
     """Gradient of `half_squared_error` with respect to y.
 
     grad_out * (y - target), divided by the number of samples for the mean.
-
-    Parameters
-    ----------
-    grad_out : float or array_like
-        Gradient with respect to the loss: a number, or an array of shape y.shape[:-1] for reduction "none". A
-        Python number has no say in the dtype.
-    y, target, reduction
-        As in `half_squared_error`.
-    out : ndarray, the shape of y, optional
-        Written and returned when given; may be `y` or `target` itself.
-
-    Returns
-    -------
-    ndarray, the shape of y
-        In the promoted float dtype of the arguments.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `half_squared_error`.
     """
     name = "half_squared_error_backward"
     scale, y, target, grad = checks.backward(name, grad_out, y, target, reduction, out, by_row=True)
@@ -243,31 +218,12 @@ def half_squared_error_backward(
     return grad.fill((y - target) * scale)
 
 
+@_documented
 @kernel(with_grad_of="half_squared_error", workloads=WORKLOADS)
 def half_squared_error_with_grad(
     y: ArrayLike, target: ArrayLike, *, reduction: str = "mean", out: Array | None = None
 ) -> tuple[Any, Array]:
-    """`half_squared_error` and its gradient with respect to y, in one pass.
-
-    Parameters
-    ----------
-    y, target, reduction
-        As in `half_squared_error`.
-    out : ndarray, the shape of y, optional
-        Where the gradient goes; may be `y` or `target` itself.
-
-    Returns
-    -------
-    loss : NumPy scalar or ndarray
-        As from `half_squared_error`.
-    grad : ndarray, the shape of y
-        As from `half_squared_error_backward(1, ...)`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `half_squared_error`.
-    """
+    """`half_squared_error` and its gradient with respect to y, in one pass."""
     name = "half_squared_error_with_grad"
     scale, y, target, loss, grad = checks.with_grad(name, y, target, reduction, out, by_row=True)
     difference = y - target
@@ -336,6 +292,7 @@ def binary_cross_entropy(
     return loss.reduce(_surprise(y, target))
 
 
+@_documented
 @kernel(backward_of="binary_cross_entropy", ulp=8, workloads=WORKLOADS)
 def binary_cross_entropy_backward(
     grad_out: ArrayLike,
@@ -348,57 +305,18 @@ def binary_cross_entropy_backward(
     """Gradient of `binary_cross_entropy` with respect to y.
 
     grad_out * (y - target) / max(y (1 - y), 1e-12), divided by y.size for the mean.
-
-    Parameters
-    ----------
-    grad_out : float or array_like
-        Gradient with respect to the loss: a number, or an array of the shape of y for reduction "none". A
-        Python number has no say in the dtype.
-    y, target, reduction
-        As in `binary_cross_entropy`.
-    out : ndarray, the shape of y, optional
-        Written and returned when given; may be `y` or `target` itself.
-
-    Returns
-    -------
-    ndarray, the shape of y
-        In the promoted float dtype of the arguments.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `binary_cross_entropy`.
     """
     name = "binary_cross_entropy_backward"
     scale, y, target, grad = checks.backward(name, grad_out, y, target, reduction, out)
     return grad.fill(_surprise_slope(y, target) * scale)
 
 
+@_documented
 @kernel(with_grad_of="binary_cross_entropy", ulp=8, workloads=WORKLOADS)
 def binary_cross_entropy_with_grad(
     y: ArrayLike, target: ArrayLike, *, reduction: str = "mean", out: Array | None = None
 ) -> tuple[Any, Array]:
-    """`binary_cross_entropy` and its gradient with respect to y, in one pass.
-
-    Parameters
-    ----------
-    y, target, reduction
-        As in `binary_cross_entropy`.
-    out : ndarray, the shape of y, optional
-        Where the gradient goes; may be `y` or `target` itself.
-
-    Returns
-    -------
-    loss : NumPy scalar or ndarray
-        As from `binary_cross_entropy`.
-    grad : ndarray, the shape of y
-        As from `binary_cross_entropy_backward(1, ...)`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `binary_cross_entropy`.
-    """
+    """`binary_cross_entropy` and its gradient with respect to y, in one pass."""
     name = "binary_cross_entropy_with_grad"
     scale, y, target, loss, grad = checks.with_grad(name, y, target, reduction, out)
     return loss.reduce(_surprise(y, target)), grad.fill(_surprise_slope(y, target) * scale)
@@ -463,6 +381,7 @@ def binary_cross_entropy_with_logits(
     return loss.reduce(_logit_surprise(logits, target, np.exp(-np.abs(logits))))
 
 
+@_documented
 @kernel(backward_of="binary_cross_entropy_with_logits", ulp=8, floor=0.01, workloads=WORKLOADS)
 def binary_cross_entropy_with_logits_backward(
     grad_out: ArrayLike,
@@ -476,28 +395,6 @@ def binary_cross_entropy_with_logits_backward(
 
     grad_out * (sigmoid(logits) - target), divided by logits.size for the mean.
 
-    Parameters
-    ----------
-    grad_out : float or array_like
-        Gradient with respect to the loss: a number, or an array of the shape of logits for reduction "none".
-        A Python number has no say in the dtype.
-    logits, target, reduction
-        As in `binary_cross_entropy_with_logits`.
-    out : ndarray, the shape of logits, optional
-        Written and returned when given; may be `logits` or `target` itself.
-
-    Returns
-    -------
-    ndarray, the shape of logits
-        In the promoted float dtype of the arguments.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `binary_cross_entropy_with_logits`.
-
-    Notes
-    -----
     Where target is 0 or 1, the relative error stays small however sure the prediction is.
     """
     name = "binary_cross_entropy_with_logits_backward"
@@ -507,31 +404,12 @@ def binary_cross_entropy_with_logits_backward(
     return grad.fill(_logit_slope(logits, target, np.exp(-np.abs(logits))) * scale)
 
 
+@_documented
 @kernel(with_grad_of="binary_cross_entropy_with_logits", ulp=8, floor=0.01, workloads=WORKLOADS)
 def binary_cross_entropy_with_logits_with_grad(
     logits: ArrayLike, target: ArrayLike, *, reduction: str = "mean", out: Array | None = None
 ) -> tuple[Any, Array]:
-    """`binary_cross_entropy_with_logits` and its gradient with respect to the logits, in one pass.
-
-    Parameters
-    ----------
-    logits, target, reduction
-        As in `binary_cross_entropy_with_logits`.
-    out : ndarray, the shape of logits, optional
-        Where the gradient goes; may be `logits` or `target` itself.
-
-    Returns
-    -------
-    loss : NumPy scalar or ndarray
-        As from `binary_cross_entropy_with_logits`.
-    grad : ndarray, the shape of logits
-        As from `binary_cross_entropy_with_logits_backward(1, ...)`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `binary_cross_entropy_with_logits`.
-    """
+    """`binary_cross_entropy_with_logits` and its gradient with respect to the logits, in one pass."""
     name = "binary_cross_entropy_with_logits_with_grad"
     scale, logits, target, loss, grad = checks.with_grad(name, logits, target, reduction, out, first="logits")
     decay = np.exp(-np.abs(logits))
@@ -693,6 +571,7 @@ def cross_entropy(
     return loss.reduce(_rows(classes).terms().reshape(classes.shape[:-1]))
 
 
+@_documented
 @kernel(backward_of="cross_entropy", ulp=32, floor=0.01, workloads=WORKLOADS)
 def cross_entropy_backward(
     grad_out: ArrayLike,
@@ -708,28 +587,6 @@ def cross_entropy_backward(
 
     grad_out * (softmax(logits) sum(q) - q), divided by the number of samples that count for the mean.
 
-    Parameters
-    ----------
-    grad_out : float or array_like
-        Gradient with respect to the loss: a number, or an array of shape (...) for reduction "none". A Python
-        number has no say in the dtype.
-    logits, target, reduction, ignore_index, label_smoothing
-        As in `cross_entropy`.
-    out : ndarray, the shape of logits, optional
-        Written and returned when given; it shares no memory with an argument.
-
-    Returns
-    -------
-    ndarray, the shape of logits
-        In the promoted float dtype of the arguments.
-
-    Raises
-    ------
-    IndexError, ValueError, TypeError
-        As `cross_entropy`.
-
-    Notes
-    -----
     With labels and no smoothing, the relative error stays small however sure the prediction is.
     """
     scale, classes, grad = checks.cross_entropy_backward(
@@ -738,6 +595,7 @@ def cross_entropy_backward(
     return grad.fill(_rows(classes).slopes(np.ravel(scale)).reshape(classes.shape))
 
 
+@_documented
 @kernel(with_grad_of="cross_entropy", ulp=32, floor=0.01, workloads=WORKLOADS)
 def cross_entropy_with_grad(
     logits: ArrayLike,
@@ -748,27 +606,7 @@ def cross_entropy_with_grad(
     label_smoothing: float = 0,
     out: Array | None = None,
 ) -> tuple[Any, Array]:
-    """`cross_entropy` and its gradient with respect to the logits, in one pass.
-
-    Parameters
-    ----------
-    logits, target, reduction, ignore_index, label_smoothing
-        As in `cross_entropy`.
-    out : ndarray, the shape of logits, optional
-        Where the gradient goes; it shares no memory with an argument.
-
-    Returns
-    -------
-    loss : NumPy scalar or ndarray
-        As from `cross_entropy`.
-    grad : ndarray, the shape of logits
-        As from `cross_entropy_backward(1, ...)`.
-
-    Raises
-    ------
-    IndexError, ValueError, TypeError
-        As `cross_entropy`.
-    """
+    """`cross_entropy` and its gradient with respect to the logits, in one pass."""
     scale, classes, loss, grad = checks.cross_entropy_with_grad(
         "cross_entropy_with_grad", logits, target, reduction, ignore_index, label_smoothing, out
     )
