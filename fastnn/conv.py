@@ -214,8 +214,15 @@ def conv2d(
     units of the last place of the sum of the terms' absolute values. The definition multiplies kernels with a
     matrix of patches ("im2col").
 
+    The compiled version may compute tiles of 4 by 4 pixels together (3 by 3 kernels, stride and dilation 1, at
+    most 1 of padding, 16 channels or more). There a pixel counts in that sum with the largest absolute value of
+    its channel among the 6 by 6 pixels that the tile is computed from: a result can be less exact next to
+    pixels that are much larger than those of its own window.
+
     References
     ----------
+    Lavin and Gray, "Fast algorithms for convolutional neural networks", IEEE Conference on Computer Vision and
+    Pattern Recognition, 2016.
     Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing",
     Tenth International Workshop on Frontiers in Handwriting Recognition, 2006.
     """

@@ -5,8 +5,10 @@ The grid of the parity tests stays small, so that it can be dense; here are a fe
 
 from functools import lru_cache
 
+import numpy as np
 import pytest
 
+import fastnn
 from fastnn import KERNELS, testing
 
 #: Rows, terms and columns: many of one, of two, of all three, and single rows.
@@ -28,6 +30,18 @@ CONVOLUTIONS = (
     {"n": 3, "c": 20, "h": 29, "w": 31, "k": 35, "r": 1, "s": 1, "groups": 3},
     {"n": 2, "c": 1, "h": 90, "w": 100, "k": 2, "r": 3, "s": 3, "padding": 1, "groups": 40},
 )
+#: Enough 3 x 3 kernels over enough channels to be computed in tiles of 4 x 4 pixels: several blocks of tiles, cut tiles
+#: at each edge, several blocks of kernels, channels and kernels beyond whole vectors, sums in two halves, and the
+#: paddings around those that tiles are computed with.
+TILED = (
+    {"n": 5, "c": 37, "h": 29, "w": 31, "k": 45, "r": 3, "s": 3, "padding": 1},
+    {"n": 1, "c": 64, "h": 9, "w": 600, "k": 40, "r": 3, "s": 3, "padding": "same"},
+    {"n": 2, "c": 330, "h": 14, "w": 15, "k": 170, "r": 3, "s": 3, "padding": ((1, 0), (0, 1))},
+    {"n": 40, "c": 20, "h": 8, "w": 7, "k": 33, "r": 3, "s": 3, "padding": 1},
+    {"n": 2, "c": 50, "h": 21, "w": 34, "k": 70, "r": 3, "s": 3},
+    {"n": 2, "c": 50, "h": 21, "w": 34, "k": 70, "r": 3, "s": 3, "padding": 2},
+    {"n": 1, "c": 64, "h": 1, "w": 300, "k": 64, "r": 3, "s": 3, "padding": 1},
+)
 LAYOUTS = ("NCHW", "NHWC")
 
 
@@ -38,7 +52,7 @@ def large_cases(name, dtype):
     if kernel.family == "linear":
         return [testing.make_case(kernel, dtype, sizes=sizes) for sizes in PRODUCTS]
     cases = []
-    for settings in CONVOLUTIONS:
+    for settings in CONVOLUTIONS + TILED:
         options = {name: value for name, value in settings.items() if name in testing.options_of(kernel)}
         sizes = {name: value for name, value in settings.items() if name not in options}
         cases += [
@@ -52,3 +66,49 @@ def large_cases(name, dtype):
 def test_beyond_all_blocks(kernel, dtype, backend):
     for case in large_cases(kernel.name, dtype):
         testing.check_parity(backend.function(kernel), case)
+
+
+def _tiled(layout, dtype):
+    """x, weight and bias of a convolution that is computed in tiles."""
+    rng = np.random.default_rng(0)
+    x, weight = (rng.uniform(-1, 1, shape).astype(dtype) for shape in ((3, 30, 33, 32), (40, 3, 3, 32)))
+    if layout == "NCHW":
+        x, weight = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (x, weight))
+    return x, weight, rng.uniform(-1, 1, 40).astype(dtype)
+
+
+def _channel(array, layout):
+    """A view of the image's or the kernel's first channel."""
+    return array[..., 0] if layout == "NHWC" else array[:, 0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_not_finite_stays_where_it_belongs(backend, dtype, layout, value):
+    """A pixel is in the results of its own windows alone, also where others are computed together with them."""
+    x, weight, bias = _tiled(layout, dtype)
+    g = backend.conv2d(x, weight, padding=1, layout=layout)
+    numpy = fastnn.backend("numpy")
+    with np.errstate(all="ignore"):
+        for at in ((0, 0, 0), (1, 14, 17), (2, 29, 32)):
+            _channel(x, layout)[at] = _channel(g, layout)[at] = value
+            result, expected = (
+                (
+                    one.conv2d(x, weight, bias, padding=1, layout=layout, activation="relu"),
+                    *one.conv2d_backward(g, x, weight, padding=1, layout=layout),
+                )
+                for one in (backend, numpy)
+            )
+            for array, right in zip(result, expected, strict=True):
+                np.testing.assert_allclose(array, right, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_numbers_that_would_overflow_if_they_were_mixed(backend, dtype, layout):
+    x, weight, _ = _tiled(layout, dtype)
+    columns = np.where(np.arange(33) // 2 % 2, -1, 1) * (np.finfo(dtype).max / 2)
+    x[...] = columns[:, np.newaxis] if layout == "NHWC" else columns
+    weight[...] = 0
+    _channel(weight, layout)[:, 1, 1] = 1
+    y = backend.conv2d(x, weight, padding=1, layout=layout)
+    np.testing.assert_array_equal(_channel(y, layout), _channel(x, layout))

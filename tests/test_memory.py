@@ -33,11 +33,18 @@ def at_the_edge(array, side):
     copy[...] = array
     return copy
 
+def large_cases(kernel, dtype):
+    """Convolutions that are computed in tiles."""
+    if kernel.name in ("conv2d", "conv2d_backward"):
+        sizes = {"n": 2, "c": 37, "h": 19, "w": 23, "k": 41, "r": 3, "s": 3}
+        for layout in ("NCHW", "NHWC"):
+            yield testing.make_case(kernel, dtype, sizes=sizes, options={"padding": 1, "layout": layout})
+
 backend = known_backends()[sys.argv[1]]
 for kernel in KERNELS.values():
     function = backend.function(kernel)
     for dtype in (np.float32, np.float64):
-        for case in testing.cases(kernel, dtype, sizes=(9, 33)):
+        for case in [*testing.cases(kernel, dtype, sizes=(9, 33)), *large_cases(kernel, dtype)]:
             for side in ("behind", "before"):
                 print(case.id, side, flush=True)
                 arrays = {name: at_the_edge(case.arguments[name], side) for name in case.arrays}

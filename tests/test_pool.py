@@ -78,6 +78,11 @@ CONVOLUTIONS = {
         {"stride": 2, "padding": 2, "groups": 2},
     ),
     "channels last": ({"n": 2, "c": 16, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"layout": "NHWC"}),
+    "tiles": ({"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"padding": 1}),
+    "tiles of channels last": (
+        {"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3},
+        {"padding": 1, "layout": "NHWC"},
+    ),
     "depthwise": (
         {"n": 12, "c": 1, "h": 40, "w": 40, "k": 1, "r": 3, "s": 3},
         {"groups": 64, "layout": "NHWC"},

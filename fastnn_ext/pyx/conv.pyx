@@ -15,9 +15,10 @@ from conv_blocks cimport *
 from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
 from conv_points cimport grad_weight_products, is_product, run_products
+from conv_winograd cimport *
 from fused cimport Activation, activation_of
 from libc.string cimport memset
-from pool cimport join_pool, raise_if, run, team
+from pool cimport NO_MEMORY, join_pool, raise_if, run, team
 from windows cimport (
     Axis, Image, axis_of, image_of, is_many, read_axes, read_integer, read_layout, set_shape,
 )
@@ -403,6 +404,10 @@ cdef inline Py_ssize_t size_of_number(const Call *call) noexcept nogil:
     return sizeof(float) if call.single else sizeof(double)
 
 
+cdef inline Py_ssize_t lanes_of_number(const Call *call) noexcept nogil:
+    return LANES_F32 if call.single else LANES_F64
+
+
 cdef Py_ssize_t divide_images(Call *call) noexcept nogil:
     """Set how many images are a part; how many parts there are."""
     cdef Py_ssize_t images = call.conv.images
@@ -486,21 +491,100 @@ cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
 
 
+cdef int kernels_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Winograd *w = <const Winograd *> context
+    if w.itemsize == sizeof(float):
+        transform_kernels[float](w, <const float *> w.weight, part)
+    else:
+        transform_kernels[double](w, <const double *> w.weight, part)
+    return 0
+
+
+cdef int tiles_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Winograd *w = <const Winograd *> context
+    if w.itemsize == sizeof(float):
+        return run_tiles[float](w, <const float *> w.bias, part)
+    return run_tiles[double](w, <const double *> w.bias, part)
+
+
+cdef int run_winograd(Winograd *w, int threads) noexcept nogil:
+    """The job in this form; 0 or what failed."""
+    cdef Py_ssize_t first = 0
+    cdef int failed
+    plan_winograd(w)
+    w.kernels = fnn_workspace(TRANSFORMED, POINTS * (w.job.channels * w.count + LINE) * w.itemsize)
+    if w.kernels == NULL:
+        return NO_MEMORY
+    while first < w.job.m:
+        set_kernels(w, first)
+        failed = run(kernels_part, w, fnn_parts(w.job.channels, w.channels_at_once), threads)
+        if failed == 0:
+            failed = run(tiles_part, w, parts_of_tiles(w), threads)
+        if failed:
+            return failed
+        first += w.count
+    return 0
+
+
+cdef Winograd winograd_of(const Call *call, const Job *job) noexcept nogil:
+    cdef Winograd w
+    memset(&w, 0, sizeof(Winograd))
+    w.job, w.activation, w.channels_last = job, call.activation, call.conv.channels_last
+    w.itemsize, w.lanes = size_of_number(call), lanes_of_number(call)
+    w.weight = call.weight
+    return w
+
+
 cdef int run_forward(Call *call) noexcept nogil:
-    cdef Py_ssize_t parts = divide_images(call)
+    cdef Py_ssize_t parts
+    cdef Job job
+    cdef Winograd w
+    if not set_forward(&job, call.conv):
+        return NO_MEMORY
+    if call.conv.groups == 1 and is_worth_winograd(&job, size_of_number(call), lanes_of_number(call)):
+        w = winograd_of(call, &job)
+        w.source, w.bias, w.result = call.x, call.bias, call.y
+        return run_winograd(&w, team(work_of(call.conv), SHARE))
+    parts = divide_images(call)
     call.kernels = call.conv.kernels
     if call.images == 1 and not call.conv.channels_last:
         parts *= divide_kernels(call, work_of(call.conv) / call.conv.images)
     return run(forward_part, call, parts, team(work_of(call.conv), SHARE))
 
 
+cdef bint is_winograd_backward(const Call *call, Job *job) noexcept nogil:
+    """Whether grad_x takes this form; its job. There are no zeros around grad_out that a weight turns into NaN."""
+    cdef const Convolution *conv = call.conv
+    if conv.groups > 1 or conv.rows.stride > 1 or conv.columns.stride > 1:
+        return False
+    set_backward(job, conv)
+    return (
+        backward_taps(&job.rows, TAPS, &conv.rows, 0) and backward_taps(&job.columns, TAPS + 1, &conv.columns, 0)
+        and is_worth_winograd(job, size_of_number(call), lanes_of_number(call))
+        and (
+            all_finite(<const float *> call.weight, weights_of(conv)) if call.single
+            else all_finite(<const double *> call.weight, weights_of(conv))
+        )
+    )
+
+
 cdef int run_backward(Call *call) noexcept nogil:
     cdef Py_ssize_t parts = divide_kernels(call, work_of(call.conv))
+    cdef int failed, threads = team(2 * work_of(call.conv), SHARE)
+    cdef Job job
+    cdef Winograd w
+    if call.grad_x != NULL and is_winograd_backward(call, &job):
+        w = winograd_of(call, &job)
+        w.source, w.result = call.grad_out, call.grad_x
+        failed = run_winograd(&w, threads)
+        if failed:
+            return failed
+        call.grad_x = NULL
     if call.grad_weight == NULL:
         parts = 0
     if call.grad_x != NULL:
         parts += divide_images(call)
-    return run(backward_part, call, parts + 1, team(2 * work_of(call.conv), SHARE))
+    return run(backward_part, call, parts + 1, threads)
 
 
 def conv2d(

@@ -262,13 +262,54 @@ FNN_STATIC void FNN_NAME(conv_run_channels)(const fnn_conv_channels *t, ptrdiff_
     }
 }
 
-/* target[j, i] = source[i, j]. */
+/* target[j, i] = source[i, j] for FNN_LANES or fewer rows i and columns j. */
+FNN_OUTLINE void FNN_NAME(conv_transpose_block)(FNN_REAL *target, ptrdiff_t target_rs, const FNN_REAL *source,
+                                                ptrdiff_t source_rs, ptrdiff_t rows, ptrdiff_t cols)
+{
+    const int whole = rows == FNN_LANES && cols == FNN_LANES;
+    FNN_VEC r[FNN_LANES];
+    if (whole) {
+        FNN_UNROLL for (int i = 0; i < FNN_LANES; i++)
+            r[i] = FNN_NAME(load)(source + i * source_rs);
+    } else {
+        FNN_UNROLL for (int i = 0; i < FNN_LANES; i++)
+            r[i] = i < rows ? FNN_NAME(load_part)(source + i * source_rs, cols) : FNN_NAME(splat)(0);
+    }
+    FNN_NAME(exchange)(r, 1);
+    FNN_NAME(exchange)(r, 2);
+    FNN_NAME(exchange)(r, 4);
+    FNN_NAME(exchange)(r, 8);
+    if (whole) {
+        FNN_UNROLL for (int q = 0; q < FNN_LANES; q++)
+            FNN_NAME(store)(target + q * target_rs, r[q]);
+    } else {
+        FNN_UNROLL for (int q = 0; q < FNN_LANES; q++)
+            if (q < cols)
+                FNN_NAME(store_part)(target + q * target_rs, r[q], rows);
+    }
+}
+
+/* target[j, i] = source[i, j]: a few long lines at a time of the one whose lines are further apart. They may be far
+ * from the cache: the processor prefetches them, and vectors of long ones keep within a cache line where they can. */
 FNN_STATIC void FNN_NAME(conv_transpose)(FNN_REAL *target, ptrdiff_t target_rs, const FNN_REAL *source,
                                          ptrdiff_t source_rs, ptrdiff_t rows, ptrdiff_t cols)
 {
-    for (ptrdiff_t i = 0; i < rows; i += FNN_LANES)
-        FNN_NAME(transpose_rows)(target + i, target_rs, source + i * source_rs, source_rs,
-                                 fnn_min(FNN_LANES, rows - i), cols, 0, 0);
+    const int by_rows = target_rs > source_rs;
+    const ptrdiff_t lines = by_rows ? cols : rows, length = by_rows ? rows : cols;
+    const ptrdiff_t unaligned = (ptrdiff_t)((uintptr_t)(by_rows ? target : source) / sizeof(FNN_REAL) % FNN_LANES);
+    const int aligns = length >= 6 * FNN_LANES && (by_rows ? target_rs : source_rs) % FNN_LANES == 0;
+    for (ptrdiff_t line = 0; line < lines; line += FNN_LANES) {
+        const ptrdiff_t count = fnn_min(FNN_LANES, lines - line);
+        for (ptrdiff_t at = 0, step; at < length; at += step) {
+            step = fnn_min(FNN_LANES - (aligns && at == 0 ? unaligned : 0), length - at);
+            if (by_rows)
+                FNN_NAME(conv_transpose_block)(target + line * target_rs + at, target_rs,
+                                               source + at * source_rs + line, source_rs, step, count);
+            else
+                FNN_NAME(conv_transpose_block)(target + at * target_rs + line, target_rs,
+                                               source + line * source_rs + at, source_rs, count, step);
+        }
+    }
 }
 
 #undef FNN_VEC

@@ -1,0 +1,434 @@
+"""Convolution with kernels of 3 x 3, a stride of 1 and many channels, in tiles of 4 x 4 pixels: see engine/winograd.h.
+
+The kernels are transformed once, as many at a time as the workspace holds. Then each block of tiles goes through all
+three steps: source to planes, products, planes to result. Channels are side by side for that, so the pixels of images
+with channels first are transposed before and after.
+
+The transforms mix the pixels of a tile. Where that could be seen in a result, which is where a number of the tile is
+not finite, the block is done again by the direct form.
+"""
+
+from common cimport real
+from conv_blocks cimport *
+from conv_pixels cimport run_pixels
+from conv_planes cimport run_planes
+from fused cimport Activation
+from libc.string cimport memcpy, memset
+
+cdef extern from "engine/winograd.h" nogil:
+    enum:
+        OUT "FNN_WINOGRAD_OUT"
+        IN "FNN_WINOGRAD_IN"
+        POINTS "FNN_WINOGRAD_POINTS"
+    void fnn_winograd_source_f32(
+        float *v, Py_ssize_t plane, const float *d, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t count
+    )
+    void fnn_winograd_source_f64(
+        double *v, Py_ssize_t plane, const double *d, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t count
+    )
+    void fnn_winograd_kernels_f32(
+        float *u, Py_ssize_t plane, Py_ssize_t u_channel, const float *g, Py_ssize_t g_channel, Py_ssize_t g_kernel,
+        const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count
+    )
+    void fnn_winograd_kernels_f64(
+        double *u, Py_ssize_t plane, Py_ssize_t u_channel, const double *g, Py_ssize_t g_channel, Py_ssize_t g_kernel,
+        const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count
+    )
+    bint fnn_winograd_result_f32(
+        float *y, Py_ssize_t line, Py_ssize_t pixel, const float *m, Py_ssize_t plane, const float *bias,
+        Py_ssize_t lines, Py_ssize_t columns, Py_ssize_t count
+    )
+    bint fnn_winograd_result_f64(
+        double *y, Py_ssize_t line, Py_ssize_t pixel, const double *m, Py_ssize_t plane, const double *bias,
+        Py_ssize_t lines, Py_ssize_t columns, Py_ssize_t count
+    )
+    void fnn_winograd_multiply_f32(
+        const float *v, Py_ssize_t v_plane, Py_ssize_t v_tile, const float *u, Py_ssize_t u_plane, float *m,
+        Py_ssize_t m_plane, Py_ssize_t tiles, Py_ssize_t channels, Py_ssize_t vectors, Py_ssize_t vecs
+    )
+    void fnn_winograd_multiply_f64(
+        const double *v, Py_ssize_t v_plane, Py_ssize_t v_tile, const double *u, Py_ssize_t u_plane, double *m,
+        Py_ssize_t m_plane, Py_ssize_t tiles, Py_ssize_t channels, Py_ssize_t vectors, Py_ssize_t vecs
+    )
+
+cdef enum:
+    # slots of the workspace
+    TRANSFORMED = SLOT + 7  # kernels, which all parts read
+    PLANES = SLOT + 8       # of a block of tiles, and what else it needs
+
+    KERNEL_BYTES = 5 << 20  # of transformed kernels
+    LEAST_KERNELS = 32      # at once
+    LEAST_CHANNELS = 16     # of which the rounding errors, which are larger than those of the direct form, average out
+    PLANE_BYTES = 1 << 20   # of the planes of a block
+    LEAST_TILES = 32        # in a block, where there are as many
+    TILE_COST = 500         # of the transforms of a vector of channels and one of kernels, for a tile,
+    KERNEL_COST = 1300      # and of a vector of kernels for a channel, in multiplications of vectors
+    LINE = 16               # numbers between planes, so that they do not begin at the same place of a cache
+
+cdef struct Winograd:
+    # a job in this form, of arrays of one dtype
+    const Job *job
+    const Activation *activation
+    bint channels_last
+    Py_ssize_t itemsize, lanes
+    const void *source
+    const void *weight
+    const void *bias
+    void *result
+    Py_ssize_t first, count        # kernels that are worked on
+    Py_ssize_t vectors, vecs       # that these are, and in a panel of them
+    void *kernels                  # transformed
+    Py_ssize_t kernel_plane
+    Py_ssize_t channels_at_once    # of a part of the transform
+    Py_ssize_t lines, columns      # of tiles in an image
+    Plan plan                      # blocks of tiles
+
+cdef struct Pixels:
+    # a block of the source with its channels side by side, from the image's line `top` and column `left` on
+    const void *first
+    Py_ssize_t top, left, image, line, pixel
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t count, Py_ssize_t lanes) noexcept nogil:
+    """`count` numbers in whole vectors."""
+    return fnn_parts(count, lanes) * lanes
+
+
+cdef inline bint is_dense(const Taps *taps) noexcept nogil:
+    """Whether three taps read positions that follow each other, and two of them at least lie in the source.
+
+    A result that is a sum of few terms is small beside those of its tile, and their rounding errors are mixed.
+    """
+    return (
+        taps.count == 3 and taps.step == 1 and taps.high - taps.low == 2
+        and taps.low >= -1 and taps.outputs + taps.high <= taps.length + 1
+    )
+
+
+cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
+    """Whether a job without groups is one for this form, and faster in it: in multiplications of whole vectors."""
+    cdef double pixels = <double> job.images * job.rows.outputs * job.columns.outputs
+    cdef double tiles = (
+        <double> job.images * fnn_parts(job.rows.outputs, OUT) * fnn_parts(job.columns.outputs, OUT)
+    )
+    cdef double channels = <double> fnn_parts(job.channels, lanes)
+    cdef double kernels = <double> fnn_parts(job.m, lanes)
+    cdef double direct = 9 * pixels * job.channels * kernels
+    cdef double products = POINTS * tiles * job.channels * kernels
+    cdef double transforms = TILE_COST * tiles * (channels + kernels) + KERNEL_COST * job.channels * kernels
+    return (
+        is_dense(&job.rows) and is_dense(&job.columns) and job.channels >= LEAST_CHANNELS
+        and POINTS * job.channels * LEAST_KERNELS * itemsize <= KERNEL_BYTES
+        and 1.2 * (products + transforms) < direct
+    )
+
+
+cdef inline void plan_winograd(Winograd *w) noexcept nogil:
+    """Choose how many kernels and tiles are worked on at once."""
+    cdef const Job *job = w.job
+    cdef Py_ssize_t tiles, most = KERNEL_BYTES // (POINTS * job.channels * w.itemsize)
+    w.count = fnn_even_part(job.m, most - most % w.lanes, w.lanes)
+    w.lines, w.columns = fnn_parts(job.rows.outputs, OUT), fnn_parts(job.columns.outputs, OUT)
+    tiles = PLANE_BYTES // (POINTS * (padded(job.channels, w.lanes) + w.count) * w.itemsize)
+    tiles = fnn_max(tiles, LEAST_TILES)
+    w.plan.columns = fnn_even_part(w.columns, tiles, 1)
+    w.plan.lines = w.plan.images = 1
+    if w.plan.columns == w.columns:
+        w.plan.lines = fnn_even_part(w.lines, fnn_max(tiles // w.columns, 1), 1)
+    if w.plan.lines == w.lines:
+        w.plan.images = fnn_even_part(job.images, fnn_max(tiles // (w.lines * w.columns), 1), 1)
+
+
+cdef inline void set_kernels(Winograd *w, Py_ssize_t first) noexcept nogil:
+    """Go to the kernels from `first` on."""
+    w.count = fnn_min(w.count, w.job.m - first)
+    w.first, w.vectors = first, fnn_parts(w.count, w.lanes)
+    w.vecs = 3 if w.vectors % 2 and w.vectors % 3 == 0 else 2
+    w.kernel_plane = w.job.channels * w.vectors * w.lanes + LINE
+    w.channels_at_once = padded((1 << 14) // w.count, w.lanes)
+
+
+cdef inline Py_ssize_t parts_of_tiles(const Winograd *w) noexcept nogil:
+    return (
+        fnn_parts(w.job.images, w.plan.images) * fnn_parts(w.lines, w.plan.lines)
+        * fnn_parts(w.columns, w.plan.columns)
+    )
+
+
+cdef inline Block block_of_tiles(const Winograd *w, Py_ssize_t part) noexcept nogil:
+    cdef Py_ssize_t across = fnn_parts(w.columns, w.plan.columns), down = fnn_parts(w.lines, w.plan.lines)
+    cdef Block block
+    block.column = part % across * w.plan.columns
+    block.line = part // across % down * w.plan.lines
+    block.image = part // across // down * w.plan.images
+    block.columns = fnn_min(w.plan.columns, w.columns - block.column)
+    block.lines = fnn_min(w.plan.lines, w.lines - block.line)
+    block.images = fnn_min(w.plan.images, w.job.images - block.image)
+    return block
+
+
+cdef inline void transform_kernels(const Winograd *w, const real *weight, Py_ssize_t part) noexcept nogil:
+    """The transform of some channels of all kernels that are worked on, in panels [channel, kernel]."""
+    cdef const Job *job = w.job
+    cdef Py_ssize_t end = fnn_min((part + 1) * w.channels_at_once, job.channels)
+    cdef Py_ssize_t at[9]
+    cdef Py_ssize_t c, v, r, s, panel, width
+    cdef const real *source
+    cdef real *target
+    for r in range(3):
+        for s in range(3):
+            at[3 * (job.rows.at[r] - job.rows.low) + job.columns.at[s] - job.columns.low] = (
+                job.rows.index[r] * job.weight_row + job.columns.index[s] * job.weight_column
+            )
+    for panel from 0 <= panel < w.vectors by w.vecs:
+        width = fnn_min(w.vecs, w.vectors - panel)
+        for c from part * w.channels_at_once <= c < end by w.lanes:
+            for v in range(panel, panel + width):
+                source = weight + c * job.weight_channel + (w.first + v * w.lanes) * job.weight_i
+                target = <real *> w.kernels + (panel * job.channels + c * width + v - panel) * w.lanes
+                if real is float:
+                    fnn_winograd_kernels_f32(
+                        target, w.kernel_plane, width * w.lanes, source, job.weight_channel, job.weight_i, at,
+                        fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes)
+                    )
+                else:
+                    fnn_winograd_kernels_f64(
+                        target, w.kernel_plane, width * w.lanes, source, job.weight_channel, job.weight_i, at,
+                        fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes)
+                    )
+
+
+cdef inline Pixels window_of(
+    const Winograd *w, const Block *block, Py_ssize_t *height, Py_ssize_t *width
+) noexcept nogil:
+    """The part of the image that the block's tiles read, as a copy with `pixel` numbers for each pixel."""
+    cdef const Taps *rows = &w.job.rows
+    cdef const Taps *columns = &w.job.columns
+    cdef Pixels pixels
+    cdef Py_ssize_t top = block.line * OUT + rows.low, left = block.column * OUT + columns.low
+    pixels.top, pixels.left = fnn_max(top, 0), fnn_max(left, 0)
+    height[0] = fnn_max(fnn_min(top + block.lines * OUT + 2, rows.length) - pixels.top, 0)
+    width[0] = fnn_max(fnn_min(left + block.columns * OUT + 2, columns.length) - pixels.left, 0)
+    pixels.pixel = padded(w.job.channels, w.lanes)
+    pixels.line = width[0] * pixels.pixel
+    pixels.image = height[0] * pixels.line
+    return pixels
+
+
+cdef inline Pixels pixels_in_place(const Winograd *w, const Block *block) noexcept nogil:
+    """The images of a block where channels are last."""
+    cdef Pixels pixels
+    pixels.top = pixels.left = 0
+    pixels.pixel = w.job.channels
+    pixels.line = w.job.columns.length * pixels.pixel
+    pixels.image = w.job.rows.length * pixels.line
+    pixels.first = <const char *> w.source + block.image * pixels.image * w.itemsize
+    return pixels
+
+
+cdef inline void transpose_window(
+    const Winograd *w, const Block *block, const Pixels *pixels, Py_ssize_t height, Py_ssize_t width, real *copy
+) noexcept nogil:
+    """The block's pixels, of images with channels first."""
+    cdef Py_ssize_t plane = w.job.rows.length * w.job.columns.length
+    cdef Py_ssize_t image, line
+    cdef Py_ssize_t lines = height, run = width
+    cdef const real *source
+    if width == w.job.columns.length:  # one run over all lines
+        lines, run = 1, height * width
+    for image in range(block.images):
+        source = (
+            <const real *> w.source + (block.image + image) * w.job.channels * plane
+            + pixels.top * w.job.columns.length + pixels.left
+        )
+        for line in range(lines):
+            transpose(
+                copy + image * pixels.image + line * pixels.line, pixels.pixel,
+                source + line * w.job.columns.length, plane, w.job.channels, run
+            )
+
+
+cdef inline void transform_tile(
+    const Winograd *w, const Pixels *pixels, Py_ssize_t image, Py_ssize_t line, Py_ssize_t column, real *patch,
+    real *v, Py_ssize_t plane,
+) noexcept nogil:
+    """The planes of one tile, whose place is that of its first pixel; what is outside of the image counts as zero."""
+    cdef Py_ssize_t channels = w.job.channels, height = w.job.rows.length, width = w.job.columns.length
+    cdef Py_ssize_t y, x, of_line = pixels.line, of_pixel = pixels.pixel
+    cdef const real *first = <const real *> pixels.first + image * pixels.image
+    cdef const real *tile = patch
+    cdef const real *from_line
+    if line >= 0 and column >= 0 and line + IN <= height and column + IN <= width:
+        tile = first + (line - pixels.top) * of_line + (column - pixels.left) * of_pixel
+    else:
+        for y in range(line, line + IN):
+            from_line = first + (y - pixels.top) * of_line - pixels.left * of_pixel
+            for x in range(column, column + IN):
+                if 0 <= y < height and 0 <= x < width:
+                    memcpy(patch, from_line + x * of_pixel, channels * sizeof(real))
+                else:
+                    memset(patch, 0, channels * sizeof(real))
+                patch += channels
+        of_line, of_pixel = IN * channels, channels
+    if real is float:
+        fnn_winograd_source_f32(v, plane, tile, of_line, of_pixel, channels)
+    else:
+        fnn_winograd_source_f64(v, plane, tile, of_line, of_pixel, channels)
+
+
+cdef inline void transform_source(
+    const Winograd *w, const Block *block, const Pixels *pixels, real *patch, real *v, Py_ssize_t plane
+) noexcept nogil:
+    """The planes of all tiles of a block."""
+    cdef Py_ssize_t image, line, column
+    for image in range(block.images):
+        for line in range(block.line, block.line + block.lines):
+            for column in range(block.column, block.column + block.columns):
+                transform_tile(
+                    w, pixels, image, line * OUT + w.job.rows.low, column * OUT + w.job.columns.low, patch, v, plane
+                )
+                v += padded(w.job.channels, w.lanes)
+
+
+cdef inline bint transform_line(
+    const Winograd *w, real *y, Py_ssize_t of_line, Py_ssize_t of_pixel, Py_ssize_t lines, Py_ssize_t columns,
+    const real *m, Py_ssize_t plane, const real *bias,
+) noexcept nogil:
+    """A line of tiles of the result: `lines` lines of `columns` pixels. Whether all of it is finite."""
+    cdef bint finite = True
+    cdef Py_ssize_t column
+    for column from 0 <= column < columns by OUT:
+        if real is float:
+            finite &= fnn_winograd_result_f32(
+                y + column * of_pixel, of_line, of_pixel, m, plane, bias, lines, fnn_min(OUT, columns - column), w.count
+            )
+        else:
+            finite &= fnn_winograd_result_f64(
+                y + column * of_pixel, of_line, of_pixel, m, plane, bias, lines, fnn_min(OUT, columns - column), w.count
+            )
+        m += w.vectors * w.lanes
+    return finite
+
+
+cdef inline bint transform_result(
+    const Winograd *w, const Block *block, const real *m, Py_ssize_t plane, const real *bias, real *pixels
+) noexcept nogil:
+    """The block of the result, line by line of tiles; whether all of it is finite. `pixels` holds such a line."""
+    cdef const Job *job = w.job
+    cdef Py_ssize_t image, tile, line, lines, i
+    cdef Py_ssize_t columns = fnn_min(block.columns * OUT, job.columns.outputs - block.column * OUT)
+    cdef Py_ssize_t width = w.vectors * w.lanes
+    cdef bint whole = columns == job.columns.outputs
+    cdef real *y
+    for image in range(block.images):
+        for tile in range(block.line, block.line + block.lines):
+            lines = fnn_min(OUT, job.rows.outputs - tile * OUT)
+            y = (
+                <real *> w.result + (block.image + image) * job.result_image + w.first * job.result_i
+                + tile * OUT * job.result_line + block.column * OUT * job.result_column
+            )
+            if w.channels_last:
+                if not transform_line(w, y, job.result_line, job.result_column, lines, columns, m, plane, bias):
+                    return False
+                if w.activation != NULL:
+                    for line in range(lines * columns):
+                        activate(
+                            w.activation,
+                            y + line // columns * job.result_line + line % columns * job.result_column, w.count
+                        )
+            else:
+                if not transform_line(w, pixels, columns * width, width, lines, columns, m, plane, bias):
+                    return False
+                if w.activation != NULL:
+                    activate(w.activation, pixels, lines * columns * width)
+                if whole:
+                    transpose(y, job.result_i, <const real *> pixels, width, lines * columns, w.count)
+                else:
+                    for line in range(lines):
+                        transpose(
+                            y + line * job.result_line, job.result_i, <const real *> pixels + line * columns * width,
+                            width, columns, w.count
+                        )
+            m += block.columns * width
+    return True
+
+
+cdef inline int run_direct(
+    const Winograd *w, const Block *block, const real *source, const real *weight, const real *bias, real *result
+) noexcept nogil:
+    """The block by the direct form; -1 where there is no memory."""
+    cdef Py_ssize_t rows_at[3]
+    cdef Py_ssize_t columns_at[3]
+    cdef Py_ssize_t t, line = block.line * OUT, column = block.column * OUT
+    cdef Job job = w.job[0]
+    job.images, job.m = block.images, w.count
+    for t in range(3):
+        rows_at[t], columns_at[t] = job.rows.at[t] + line, job.columns.at[t] + column
+    job.rows.at, job.columns.at = rows_at, columns_at
+    job.rows.low += line
+    job.rows.high += line
+    job.columns.low += column
+    job.columns.high += column
+    job.rows.outputs = fnn_min(block.lines * OUT, job.rows.outputs - line)
+    job.columns.outputs = fnn_min(block.columns * OUT, job.columns.outputs - column)
+    source += block.image * job.channels * job.rows.length * job.columns.length
+    weight += w.first * job.weight_i
+    if bias != NULL:
+        bias += w.first
+    result += (
+        block.image * job.result_image + w.first * job.result_i + line * job.result_line + column * job.result_column
+    )
+    if w.channels_last:
+        return run_pixels(&job, source, weight, bias, result, w.activation)
+    return run_planes(&job, source, weight, bias, result, w.activation)
+
+
+cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) noexcept nogil:
+    """One block of tiles; -1 where there is no memory."""
+    cdef Block block = block_of_tiles(w, part)
+    cdef Py_ssize_t tiles = block.images * block.lines * block.columns
+    cdef Py_ssize_t channels = padded(w.job.channels, w.lanes), kernels = w.vectors * w.lanes
+    cdef Py_ssize_t v_plane = tiles * channels + LINE, m_plane = tiles * kernels + LINE
+    cdef Py_ssize_t height, width, size, line = OUT * OUT * block.columns * kernels
+    cdef Pixels pixels
+    cdef real *v
+    cdef real *m
+    cdef real *biases
+    cdef real *patch
+    cdef real *copy
+    cdef bint finite
+    pixels = window_of(w, &block, &height, &width)
+    # the line of the result takes the place of the source's pixels
+    size = fnn_max(line, 0 if w.channels_last else block.images * pixels.image)
+    v = <real *> fnn_workspace(
+        PLANES, (POINTS * (v_plane + m_plane + channels) + kernels + size + w.lanes) * sizeof(real)
+    )
+    if v == NULL:
+        return -1
+    m = v + POINTS * v_plane
+    biases = m + POINTS * m_plane
+    patch = biases + kernels
+    copy = patch + POINTS * channels
+    if w.channels_last:
+        pixels = pixels_in_place(w, &block)
+    else:
+        pixels.first = copy
+        transpose_window(w, &block, &pixels, height, width, copy)
+    transform_source(w, &block, &pixels, patch, v, v_plane)
+    if real is float:
+        fnn_winograd_multiply_f32(
+            v, v_plane, channels, <const real *> w.kernels, w.kernel_plane, m, m_plane, tiles, w.job.channels,
+            w.vectors, w.vecs
+        )
+    else:
+        fnn_winograd_multiply_f64(
+            v, v_plane, channels, <const real *> w.kernels, w.kernel_plane, m, m_plane, tiles, w.job.channels,
+            w.vectors, w.vecs
+        )
+    memset(biases, 0, kernels * sizeof(real))
+    if bias != NULL:
+        memcpy(biases, bias + w.first, w.count * sizeof(real))
+    finite = transform_result(w, &block, <const real *> m, m_plane, <const real *> biases, copy)
+    if finite:
+        return 0
+    return run_direct(w, &block, <const real *> w.source, <const real *> w.weight, bias, <real *> w.result)
