@@ -300,7 +300,8 @@ def conv2d_backward(
 
     Notes
     -----
-    grad_bias is accumulated in float64; the other sums as in `conv2d`.
+    grad_bias is accumulated in float64; the other sums as in `conv2d`. Where the compiled version sums
+    grad_weight over tiles, each grad_out counts with the largest absolute value of its 4 by 4 pixels.
     """
     grad_out, x, weight, rows, columns, groups, channels_last, gradients = _checks.conv2d_backward(
         grad_out, x, weight, stride, padding, dilation, groups, layout, needs

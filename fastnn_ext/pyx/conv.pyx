@@ -467,8 +467,7 @@ cdef int forward_part(void *context, Py_ssize_t part) noexcept nogil:
     return forward_of(&conv, call.single, call.x, call.weight, call.bias, call.y, call.activation)
 
 
-cdef int weight_part(const Call *call, Py_ssize_t part) noexcept nogil:
-    cdef Py_ssize_t first = part * call.kernels, count = fnn_min(call.kernels, call.conv.kernels - first)
+cdef int backward_some_kernels(const Call *call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     if call.single:
         return backward_weight[float](
             call.conv, <const float *> call.grad_out, <const float *> call.x, <float *> call.grad_weight, first, count
@@ -482,9 +481,11 @@ cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     """First the gradients of the weights and the bias, which are sums over all images; then grad_x."""
     cdef Call call = (<Call *> context)[0]
     cdef Py_ssize_t of_weight = fnn_parts(call.conv.kernels, call.kernels) if call.grad_weight != NULL else 0
+    cdef Py_ssize_t first
     cdef Convolution conv
     if part < of_weight:
-        return weight_part(&call, part)
+        first = part * call.kernels
+        return backward_some_kernels(&call, first, fnn_min(call.kernels, call.conv.kernels - first))
     if part == of_weight:
         return backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
     conv = some_images(&call, part - of_weight - 1)
@@ -526,6 +527,75 @@ cdef int run_winograd(Winograd *w, int threads) noexcept nogil:
     return 0
 
 
+cdef int transform_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Winograd *w = <const Winograd *> context
+    if w.itemsize == sizeof(float):
+        return transform_tiles[float](w, <const float *> w.grad_out, part)
+    return transform_tiles[double](w, <const double *> w.grad_out, part)
+
+
+cdef int sums_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Winograd *w = <const Winograd *> context
+    if w.itemsize == sizeof(float):
+        sum_tiles[float](w, <const float *> w.source_planes, <const float *> w.gradient_planes, part)
+    else:
+        sum_tiles[double](w, <const double *> w.source_planes, <const double *> w.gradient_planes, part)
+    return 0
+
+
+cdef int weight_tiles_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Winograd *w = <const Winograd *> context
+    if w.itemsize == sizeof(float):
+        return transform_sums[float](w, <const float *> w.kernels, part)
+    return transform_sums[double](w, <const double *> w.kernels, part)
+
+
+cdef int sum_winograd(Winograd *w, int threads) noexcept nogil:
+    """The gradient of the kernels that are worked on; 0, NOT_FINITE or what failed."""
+    cdef Py_ssize_t blocks = parts_of_tiles(w), at_once = w.blocks, i
+    cdef Block block
+    cdef int failed
+    w.block = 0
+    while w.block < blocks:
+        w.blocks = fnn_min(at_once, blocks - w.block)
+        w.tiles = 0
+        for i in range(w.blocks):
+            block = block_of_tiles(w, w.block + i)
+            w.tiles += tiles_of(&block)
+        failed = run(transform_part, w, w.blocks, threads)
+        if failed == 0:
+            failed = run(sums_part, w, POINTS, threads)
+        if failed:
+            return failed
+        w.block += w.blocks
+    w.blocks = at_once
+    return run(weight_tiles_part, w, w.count, threads)
+
+
+cdef int run_winograd_weight(Winograd *w, const Call *call, int threads) noexcept nogil:
+    """The gradient of the kernels in this form; 0 or what failed."""
+    cdef Py_ssize_t first = 0
+    cdef int failed
+    plan_winograd(w)
+    plan_sums(w)
+    w.kernels = fnn_workspace(TRANSFORMED, POINTS * plane_of_sums(w) * w.itemsize)
+    w.source_planes = fnn_workspace(
+        PLANES, POINTS * (plane_of(w, w.source_tile) + plane_of(w, w.gradient_tile)) * w.itemsize
+    )
+    if w.kernels == NULL or w.source_planes == NULL:
+        return NO_MEMORY
+    w.gradient_planes = <char *> w.source_planes + POINTS * plane_of(w, w.source_tile) * w.itemsize
+    while first < w.job.m:
+        set_kernels(w, first)
+        failed = sum_winograd(w, threads)
+        if failed == NOT_FINITE:
+            failed = backward_some_kernels(call, first, w.count)
+        if failed:
+            return failed
+        first += w.count
+    return 0
+
+
 cdef Winograd winograd_of(const Call *call, const Job *job) noexcept nogil:
     cdef Winograd w
     memset(&w, 0, sizeof(Winograd))
@@ -535,21 +605,12 @@ cdef Winograd winograd_of(const Call *call, const Job *job) noexcept nogil:
     return w
 
 
-cdef int run_forward(Call *call) noexcept nogil:
-    cdef Py_ssize_t parts
-    cdef Job job
-    cdef Winograd w
-    if not set_forward(&job, call.conv):
-        return NO_MEMORY
-    if call.conv.groups == 1 and is_worth_winograd(&job, size_of_number(call), lanes_of_number(call)):
-        w = winograd_of(call, &job)
-        w.source, w.bias, w.result = call.x, call.bias, call.y
-        return run_winograd(&w, team(work_of(call.conv), SHARE))
-    parts = divide_images(call)
-    call.kernels = call.conv.kernels
-    if call.images == 1 and not call.conv.channels_last:
-        parts *= divide_kernels(call, work_of(call.conv) / call.conv.images)
-    return run(forward_part, call, parts, team(work_of(call.conv), SHARE))
+cdef bint is_winograd_forward(const Call *call, Job *job) noexcept nogil:
+    """Whether the convolution, and the gradient of its kernels, takes Winograd's form; its job."""
+    return (
+        call.conv.groups == 1 and set_forward(job, call.conv)
+        and is_worth_winograd(job, size_of_number(call), lanes_of_number(call))
+    )
 
 
 cdef bint is_winograd_backward(const Call *call, Job *job) noexcept nogil:
@@ -568,6 +629,21 @@ cdef bint is_winograd_backward(const Call *call, Job *job) noexcept nogil:
     )
 
 
+cdef int run_forward(Call *call) noexcept nogil:
+    cdef Py_ssize_t parts
+    cdef Job job
+    cdef Winograd w
+    if is_winograd_forward(call, &job):
+        w = winograd_of(call, &job)
+        w.source, w.bias, w.result = call.x, call.bias, call.y
+        return run_winograd(&w, team(work_of(call.conv), SHARE))
+    parts = divide_images(call)
+    call.kernels = call.conv.kernels
+    if call.images == 1 and not call.conv.channels_last:
+        parts *= divide_kernels(call, work_of(call.conv) / call.conv.images)
+    return run(forward_part, call, parts, team(work_of(call.conv), SHARE))
+
+
 cdef int run_backward(Call *call) noexcept nogil:
     cdef Py_ssize_t parts = divide_kernels(call, work_of(call.conv))
     cdef int failed, threads = team(2 * work_of(call.conv), SHARE)
@@ -580,6 +656,13 @@ cdef int run_backward(Call *call) noexcept nogil:
         if failed:
             return failed
         call.grad_x = NULL
+    if call.grad_weight != NULL and is_winograd_forward(call, &job) and tiles_of_job(&job) >= LEAST_SUMMED:
+        w = winograd_of(call, &job)
+        w.source, w.grad_out, w.result = call.x, call.grad_out, call.grad_weight
+        failed = run_winograd_weight(&w, call, threads)
+        if failed:
+            return failed
+        call.grad_weight = NULL
     if call.grad_weight == NULL:
         parts = 0
     if call.grad_x != NULL:

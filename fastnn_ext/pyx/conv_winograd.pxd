@@ -50,17 +50,47 @@ cdef extern from "engine/winograd.h" nogil:
         const double *v, Py_ssize_t v_plane, Py_ssize_t v_tile, const double *u, Py_ssize_t u_plane, double *m,
         Py_ssize_t m_plane, Py_ssize_t tiles, Py_ssize_t channels, Py_ssize_t vectors, Py_ssize_t vecs
     )
+    void fnn_winograd_gradient_f32(
+        float *v, Py_ssize_t plane, const float *y, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t lines,
+        Py_ssize_t columns, Py_ssize_t count
+    )
+    void fnn_winograd_sum_f32(
+        const float *g, Py_ssize_t g_tile, const float *v, Py_ssize_t v_tile, float *s, Py_ssize_t tiles,
+        Py_ssize_t kernels, Py_ssize_t vectors, bint add
+    )
+    bint fnn_winograd_weight_f32(
+        float *grad, Py_ssize_t row, Py_ssize_t column, Py_ssize_t channel, const float *s, Py_ssize_t plane,
+        Py_ssize_t count
+    )
+    void fnn_winograd_gradient_f64(
+        double *v, Py_ssize_t plane, const double *y, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t lines,
+        Py_ssize_t columns, Py_ssize_t count
+    )
+    void fnn_winograd_sum_f64(
+        const double *g, Py_ssize_t g_tile, const double *v, Py_ssize_t v_tile, double *s, Py_ssize_t tiles,
+        Py_ssize_t kernels, Py_ssize_t vectors, bint add
+    )
+    bint fnn_winograd_weight_f64(
+        double *grad, Py_ssize_t row, Py_ssize_t column, Py_ssize_t channel, const double *s, Py_ssize_t plane,
+        Py_ssize_t count
+    )
 
 cdef enum:
     # slots of the workspace
-    TRANSFORMED = SLOT + 7  # kernels, which all parts read
+    TRANSFORMED = SLOT + 7  # kernels, or sums that will be the gradient of kernels
     PLANES = SLOT + 8       # of a block of tiles, and what else it needs
+    PIXELS = SOURCE         # of a block of tiles that are summed
+
+    NOT_FINITE = 1          # what a part of a gradient returns that has to be computed by the direct form
 
     KERNEL_BYTES = 5 << 20  # of transformed kernels
     LEAST_KERNELS = 32      # at once
-    LEAST_CHANNELS = 16     # of which the rounding errors, which are larger than those of the direct form, average out
+    # of which the rounding errors, which are larger than those of the direct form, average out:
+    LEAST_CHANNELS = 16     # channels that are summed,
+    LEAST_SUMMED = 96       # and tiles, which a gradient of kernels sums
     PLANE_BYTES = 1 << 20   # of the planes of a block
     LEAST_TILES = 32        # in a block, where there are as many
+    TILES_AT_ONCE = 64      # in the blocks that are summed at once
     TILE_COST = 500         # of the transforms of a vector of channels and one of kernels, for a tile,
     KERNEL_COST = 1300      # and of a vector of kernels for a channel, in multiplications of vectors
     LINE = 16               # numbers between planes, so that they do not begin at the same place of a cache
@@ -74,6 +104,7 @@ cdef struct Winograd:
     const void *source
     const void *weight
     const void *bias
+    const void *grad_out
     void *result
     Py_ssize_t first, count        # kernels that are worked on
     Py_ssize_t vectors, vecs       # that these are, and in a panel of them
@@ -82,6 +113,11 @@ cdef struct Winograd:
     Py_ssize_t channels_at_once    # of a part of the transform
     Py_ssize_t lines, columns      # of tiles in an image
     Plan plan                      # blocks of tiles
+    # a gradient of kernels: the planes of the blocks of tiles that are summed at once
+    Py_ssize_t block, blocks, tiles, tiles_at_once
+    void *source_planes
+    void *gradient_planes
+    Py_ssize_t source_tile, gradient_tile  # from one tile to the next
 
 cdef struct Pixels:
     # a block of the source with its channels side by side, from the image's line `top` and column `left` on
@@ -105,12 +141,14 @@ cdef inline bint is_dense(const Taps *taps) noexcept nogil:
     )
 
 
+cdef inline double tiles_of_job(const Job *job) noexcept nogil:
+    return <double> job.images * fnn_parts(job.rows.outputs, OUT) * fnn_parts(job.columns.outputs, OUT)
+
+
 cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
     """Whether a job without groups is one for this form, and faster in it: in multiplications of whole vectors."""
     cdef double pixels = <double> job.images * job.rows.outputs * job.columns.outputs
-    cdef double tiles = (
-        <double> job.images * fnn_parts(job.rows.outputs, OUT) * fnn_parts(job.columns.outputs, OUT)
-    )
+    cdef double tiles = tiles_of_job(job)
     cdef double channels = <double> fnn_parts(job.channels, lanes)
     cdef double kernels = <double> fnn_parts(job.m, lanes)
     cdef double direct = 9 * pixels * job.channels * kernels
@@ -277,9 +315,10 @@ cdef inline void transform_tile(
 
 
 cdef inline void transform_source(
-    const Winograd *w, const Block *block, const Pixels *pixels, real *patch, real *v, Py_ssize_t plane
+    const Winograd *w, const Block *block, const Pixels *pixels, real *patch, real *v, Py_ssize_t plane,
+    Py_ssize_t of_tile,
 ) noexcept nogil:
-    """The planes of all tiles of a block."""
+    """The planes of all tiles of a block, which are `of_tile` numbers apart."""
     cdef Py_ssize_t image, line, column
     for image in range(block.images):
         for line in range(block.line, block.line + block.lines):
@@ -287,7 +326,7 @@ cdef inline void transform_source(
                 transform_tile(
                     w, pixels, image, line * OUT + w.job.rows.low, column * OUT + w.job.columns.low, patch, v, plane
                 )
-                v += padded(w.job.channels, w.lanes)
+                v += of_tile
 
 
 cdef inline bint transform_line(
@@ -414,7 +453,7 @@ cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) 
     else:
         pixels.first = copy
         transpose_window(w, &block, &pixels, height, width, copy)
-    transform_source(w, &block, &pixels, patch, v, v_plane)
+    transform_source(w, &block, &pixels, patch, v, v_plane, channels)
     if real is float:
         fnn_winograd_multiply_f32(
             v, v_plane, channels, <const real *> w.kernels, w.kernel_plane, m, m_plane, tiles, w.job.channels,
@@ -432,3 +471,136 @@ cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) 
     if finite:
         return 0
     return run_direct(w, &block, <const real *> w.source, <const real *> w.weight, bias, <real *> w.result)
+
+
+cdef inline Py_ssize_t tiles_of(const Block *block) noexcept nogil:
+    return block.images * block.lines * block.columns
+
+
+cdef inline void plan_sums(Winograd *w) noexcept nogil:
+    """Choose how many blocks are summed at once."""
+    w.tiles_at_once = w.plan.images * w.plan.lines * w.plan.columns
+    w.blocks = fnn_max(TILES_AT_ONCE // w.tiles_at_once, 1)
+    w.tiles_at_once *= w.blocks
+    # with a distance that is no power of two, since products go through the tiles of a few numbers
+    w.source_tile = padded(w.job.channels, w.lanes) + LINE
+    w.gradient_tile = padded(w.count, w.lanes) + LINE
+
+
+cdef inline Py_ssize_t plane_of(const Winograd *w, Py_ssize_t of_tile) noexcept nogil:
+    """The size of a plane of the tiles that are summed at once."""
+    return w.tiles_at_once * of_tile + LINE
+
+
+cdef inline Py_ssize_t plane_of_sums(const Winograd *w) noexcept nogil:
+    return w.count * padded(w.job.channels, w.lanes) + LINE
+
+
+cdef inline void transform_gradient(
+    const Winograd *w, const Block *block, const real *first, Py_ssize_t of_image, Py_ssize_t of_line,
+    Py_ssize_t of_pixel, real *v, Py_ssize_t plane,
+) noexcept nogil:
+    """The planes of all tiles of a block of the result's gradient, which begins at `first`."""
+    cdef Py_ssize_t image, line, column, lines, columns
+    cdef const real *y
+    for image in range(block.images):
+        for line in range(block.lines):
+            for column in range(block.columns):
+                y = first + image * of_image + line * OUT * of_line + column * OUT * of_pixel
+                lines = fnn_min(OUT, w.job.rows.outputs - (block.line + line) * OUT)
+                columns = fnn_min(OUT, w.job.columns.outputs - (block.column + column) * OUT)
+                if real is float:
+                    fnn_winograd_gradient_f32(v, plane, y, of_line, of_pixel, lines, columns, w.count)
+                else:
+                    fnn_winograd_gradient_f64(v, plane, y, of_line, of_pixel, lines, columns, w.count)
+                v += w.gradient_tile
+
+
+cdef inline int transform_tiles(const Winograd *w, const real *grad_out, Py_ssize_t part) noexcept nogil:
+    """Both operands of the sums, for one of the blocks of tiles; -1 where there is no memory."""
+    cdef Block block
+    cdef Py_ssize_t before = 0, i, image, line
+    cdef Py_ssize_t height, width, lines, columns, size = 0
+    cdef Pixels pixels
+    cdef const Job *job = w.job
+    cdef real *patch
+    cdef real *copy
+    cdef const real *source
+    for i in range(part):
+        block = block_of_tiles(w, w.block + i)
+        before += tiles_of(&block)
+    block = block_of_tiles(w, w.block + part)
+    pixels = window_of(w, &block, &height, &width)
+    lines = fnn_min(block.lines * OUT, job.rows.outputs - block.line * OUT)
+    columns = fnn_min(block.columns * OUT, job.columns.outputs - block.column * OUT)
+    if not w.channels_last:
+        size = block.images * fnn_max(pixels.image, lines * columns * w.count)
+    patch = <real *> fnn_workspace(PIXELS, (POINTS * job.channels + size + w.lanes) * sizeof(real))
+    if patch == NULL:
+        return -1
+    copy = patch + POINTS * job.channels
+    if w.channels_last:
+        pixels = pixels_in_place(w, &block)
+    else:
+        pixels.first = copy
+        transpose_window(w, &block, &pixels, height, width, copy)
+    transform_source(
+        w, &block, &pixels, patch, <real *> w.source_planes + before * w.source_tile, plane_of(w, w.source_tile),
+        w.source_tile
+    )
+    grad_out += (
+        block.image * job.result_image + w.first * job.result_i + block.line * OUT * job.result_line
+        + block.column * OUT * job.result_column
+    )
+    if w.channels_last:
+        transform_gradient(
+            w, &block, grad_out, job.result_image, job.result_line, job.result_column,
+            <real *> w.gradient_planes + before * w.gradient_tile, plane_of(w, w.gradient_tile)
+        )
+        return 0
+    for image in range(block.images):
+        for line in range(1 if columns == job.columns.outputs else lines):
+            transpose(
+                copy + (image * lines + line) * columns * w.count, w.count,
+                grad_out + image * job.result_image + line * job.result_line, job.result_i, w.count,
+                lines * columns if columns == job.columns.outputs else columns
+            )
+    source = copy
+    transform_gradient(
+        w, &block, source, lines * columns * w.count, columns * w.count, w.count,
+        <real *> w.gradient_planes + before * w.gradient_tile, plane_of(w, w.gradient_tile)
+    )
+    return 0
+
+
+cdef inline void sum_tiles(const Winograd *w, const real *v, const real *g, Py_ssize_t point) noexcept nogil:
+    """Add the products of the tiles, at one point."""
+    cdef real *s = <real *> w.kernels + point * plane_of_sums(w)
+    cdef Py_ssize_t vectors = fnn_parts(w.job.channels, w.lanes)
+    v += point * plane_of(w, w.source_tile)
+    g += point * plane_of(w, w.gradient_tile)
+    if real is float:
+        fnn_winograd_sum_f32(g, w.gradient_tile, v, w.source_tile, s, w.tiles, w.count, vectors, w.block > 0)
+    else:
+        fnn_winograd_sum_f64(g, w.gradient_tile, v, w.source_tile, s, w.tiles, w.count, vectors, w.block > 0)
+
+
+cdef inline int transform_sums(const Winograd *w, const real *sums, Py_ssize_t kernel) noexcept nogil:
+    """The gradient of a kernel; NOT_FINITE where it is not."""
+    cdef const Job *job = w.job
+    cdef Py_ssize_t c, plane = plane_of_sums(w)
+    cdef real *grad = <real *> w.result + (w.first + kernel) * job.weight_i
+    cdef bint finite = True
+    sums += kernel * padded(job.channels, w.lanes)
+    for c from 0 <= c < job.channels by w.lanes:
+        if real is float:
+            finite &= fnn_winograd_weight_f32(
+                grad + c * job.weight_channel, job.weight_row, job.weight_column, job.weight_channel, sums + c, plane,
+                fnn_min(w.lanes, job.channels - c)
+            )
+        else:
+            finite &= fnn_winograd_weight_f64(
+                grad + c * job.weight_channel, job.weight_row, job.weight_column, job.weight_channel, sums + c, plane,
+                fnn_min(w.lanes, job.channels - c)
+            )
+    return 0 if finite else NOT_FINITE

@@ -7,7 +7,8 @@
  *
  * for a source tile d and a kernel g, with * for the product of the 36 pairs of numbers. Summed over channels, that
  * product is 36 products of matrices, [tile, channel] by [channel, kernel], and takes 36 multiplications for 16
- * pixels instead of 144.
+ * pixels instead of 144. The gradient of the kernels is the transposed form of the same, G^T [(A y A^T) * (B^T d B)] G
+ * summed over tiles, for a tile y of the gradient of the result.
  *
  * The matrices are those of the points 0, +-sqrt(1/2), +-sqrt(2) and infinity, which come in pairs p and 1/p: the
  * usual ones, 0, +-1, +-2 and infinity, round three times as badly. One of the six numbers of a tile is at each
@@ -18,13 +19,17 @@
  *   winograd_multiply the 36 products
  *   winograd_result   A^T m A for the kernels of one tile
  *
+ *   winograd_gradient A y A^T for the kernels of one tile
+ *   winograd_sum      one of the 36 products that are summed over tiles
+ *   winograd_weight   G^T s G for as many channels of a kernel as there are lanes
+ *
  * Transformed numbers are in 36 planes, the numbers of a point in each. An infinity or a NaN on the way to a tile is
  * in the tile, too: no step makes a finite number of one.
  */
 #ifndef FASTNN_WINOGRAD_H
 #define FASTNN_WINOGRAD_H
 
-#include "gemm.h"
+#include "conv.h"
 
 enum {
     FNN_WINOGRAD_OUT = 4,    /* pixels of a tile of the result, in each direction */

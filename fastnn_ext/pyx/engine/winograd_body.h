@@ -44,6 +44,33 @@ FNN_INLINE void FNN_NAME(winograd_a)(const FNN_VEC *m, FNN_VEC *y)
     y[3] = m[5] + odd_p * p3 + odd_q * q3;
 }
 
+/* A of four numbers: the transpose of winograd_a. */
+FNN_INLINE void FNN_NAME(winograd_at)(const FNN_VEC *y, FNN_VEC *t)
+{
+    const FNN_REAL p = (FNN_REAL)FNN_WINOGRAD_P, q = (FNN_REAL)FNN_WINOGRAD_Q, half = (FNN_REAL)0.5;
+    const FNN_REAL p3 = (FNN_REAL)FNN_WINOGRAD_P3, q3 = (FNN_REAL)FNN_WINOGRAD_Q3;
+    const FNN_VEC even_p = y[0] + y[2] * half, odd_p = y[1] * p + y[3] * p3;
+    const FNN_VEC even_q = y[0] + y[2] * 2, odd_q = y[1] * q + y[3] * q3;
+    t[0] = y[0];
+    t[1] = even_p + odd_p;
+    t[2] = even_p - odd_p;
+    t[3] = even_q + odd_q;
+    t[4] = even_q - odd_q;
+    t[5] = y[3];
+}
+
+/* G^T of six numbers: the transpose of winograd_g. */
+FNN_INLINE void FNN_NAME(winograd_gt)(const FNN_VEC *t, FNN_VEC *g)
+{
+    const FNN_REAL p = (FNN_REAL)FNN_WINOGRAD_P, q = (FNN_REAL)FNN_WINOGRAD_Q, half = (FNN_REAL)0.5;
+    const FNN_REAL scale_p = (FNN_REAL)(-2.0 / 3), scale_q = (FNN_REAL)(1.0 / 6);
+    const FNN_VEC even_p = (t[1] + t[2]) * scale_p, odd_p = (t[1] - t[2]) * (p * scale_p);
+    const FNN_VEC even_q = (t[3] + t[4]) * scale_q, odd_q = (t[3] - t[4]) * (q * scale_q);
+    g[0] = t[0] + even_p + even_q;
+    g[1] = odd_p + odd_q;
+    g[2] = t[5] + even_p * half + even_q * 2;
+}
+
 FNN_INLINE void FNN_NAME(winograd_source_vector)(FNN_REAL *v, ptrdiff_t plane, const FNN_REAL *d, ptrdiff_t line,
                                                  ptrdiff_t pixel, ptrdiff_t count)
 {
@@ -105,6 +132,17 @@ FNN_STATIC void FNN_NAME(winograd_kernels)(FNN_REAL *u, ptrdiff_t plane, ptrdiff
     }
 }
 
+/* Whether all lanes are: of the sum of numbers times zero, whether all of these are finite. */
+FNN_INLINE int FNN_NAME(winograd_is_zero)(FNN_VEC probe)
+{
+    FNN_REAL lanes[FNN_LANES];
+    int other = 0;
+    FNN_NAME(store)(lanes, probe);
+    for (int q = 0; q < FNN_LANES; q++)
+        other |= lanes[q] != 0;
+    return !other;
+}
+
 /* The first `lines` by `columns` pixels of a tile, plus bias; the sum of all 16 times zero. */
 FNN_INLINE FNN_VEC FNN_NAME(winograd_result_vector)(FNN_REAL *y, ptrdiff_t line, ptrdiff_t pixel, const FNN_REAL *m,
                                                     ptrdiff_t plane, FNN_VEC bias, ptrdiff_t lines, ptrdiff_t columns,
@@ -137,8 +175,6 @@ FNN_STATIC int FNN_NAME(winograd_result)(FNN_REAL *y, ptrdiff_t line, ptrdiff_t 
                                          ptrdiff_t count)
 {
     FNN_VEC probe = FNN_NAME(splat)(0);
-    FNN_REAL lanes[FNN_LANES];
-    int bad = 0;
     for (ptrdiff_t v = 0; v < count; v += FNN_LANES) {
         const FNN_VEC b = FNN_NAME(load)(bias + v);
         if (lines == 4 && columns == 4 && count - v >= FNN_LANES)
@@ -147,10 +183,23 @@ FNN_STATIC int FNN_NAME(winograd_result)(FNN_REAL *y, ptrdiff_t line, ptrdiff_t 
             probe += FNN_NAME(winograd_result_vector)(y + v, line, pixel, m + v, plane, b, lines, columns,
                                                       fnn_min(count - v, FNN_LANES));
     }
-    FNN_NAME(store)(lanes, probe);
-    for (int q = 0; q < FNN_LANES; q++)
-        bad |= lanes[q] != 0;
-    return !bad;
+    return FNN_NAME(winograd_is_zero)(probe);
+}
+
+/* One panel of `vecs` vectors of C, for `rows` rows that go `height` at a time. t has the strides; C is added to where
+ * there is no `add`. */
+FNN_STATIC void FNN_NAME(winograd_panel)(FNN_NAME(tile_args) *t, const FNN_REAL *a, const FNN_REAL *b, FNN_REAL *c,
+                                         const FNN_REAL *add, ptrdiff_t rows, ptrdiff_t height, ptrdiff_t vecs)
+{
+    t->a = a, t->b = b, t->c = c, t->add = add ? add : c;
+    t->add_rs = add ? 0 : t->c_rs, t->add_vs = add ? 0 : FNN_LANES, t->add_step = add ? 0 : t->c_step;
+    t->count = rows / height;
+    FNN_NAME(tiles)[vecs][height](t);
+    if (rows % height) {
+        t->a += t->count * t->a_step, t->c += t->count * t->c_step, t->add += t->count * t->add_step;
+        t->count = 1;
+        FNN_NAME(tiles)[vecs][rows % height](t);
+    }
 }
 
 /* m[point, tile, kernel] = the sum over channels of v[point, tile, channel] u[point, channel, kernel]. The kernels
@@ -171,23 +220,88 @@ FNN_STATIC void FNN_NAME(winograd_multiply)(const FNN_REAL *v, ptrdiff_t v_plane
             t.k = fnn_min(at_once, channels - first);
             for (ptrdiff_t panel = 0; panel < vectors; panel += vecs) {
                 const ptrdiff_t width = fnn_min(vecs, vectors - panel);
-                t.a = v + point * v_plane + first;
                 t.b_rs = width * FNN_LANES;
-                t.b = u + point * u_plane + panel * FNN_LANES * channels + first * t.b_rs;
-                t.c = m + point * m_plane + panel * FNN_LANES;
-                t.add = first ? t.c : zeros;
-                t.add_rs = first ? t.c_rs : 0, t.add_vs = first ? FNN_LANES : 0, t.add_step = first ? t.c_step : 0;
-                t.count = tiles / height;
-                FNN_NAME(tiles)[width][height](&t);
-                if (tiles % height) {
-                    const ptrdiff_t done = t.count;
-                    t.a += done * t.a_step, t.c += done * t.c_step, t.add += done * t.add_step;
-                    t.count = 1;
-                    FNN_NAME(tiles)[width][tiles % height](&t);
-                }
+                FNN_NAME(winograd_panel)(&t, v + point * v_plane + first,
+                                         u + point * u_plane + panel * FNN_LANES * channels + first * t.b_rs,
+                                         m + point * m_plane + panel * FNN_LANES, first ? NULL : zeros, tiles, height,
+                                         width);
             }
         }
     }
+}
+
+/* The planes v, in whole vectors, of a tile of the result's gradient: its first `lines` by `columns` pixels, and zeros.
+ */
+FNN_STATIC void FNN_NAME(winograd_gradient)(FNN_REAL *v, ptrdiff_t plane, const FNN_REAL *y, ptrdiff_t line,
+                                            ptrdiff_t pixel, ptrdiff_t lines, ptrdiff_t columns, ptrdiff_t count)
+{
+    FNN_VEC t[6][4], one[4], two[6];
+    for (ptrdiff_t k = 0; k < count; k += FNN_LANES) {
+        const ptrdiff_t inside = fnn_min(FNN_LANES, count - k);
+        FNN_UNROLL for (int j = 0; j < 4; j++) {
+            FNN_UNROLL for (int i = 0; i < 4; i++) {
+                const FNN_REAL *from = y + i * line + j * pixel + k;
+                one[i] = i >= lines || j >= columns ? FNN_NAME(splat)(0)
+                       : inside == FNN_LANES ? FNN_NAME(load)(from) : FNN_NAME(load_part)(from, inside);
+            }
+            FNN_NAME(winograd_at)(one, two);
+            FNN_UNROLL for (int i = 0; i < 6; i++)
+                t[i][j] = two[i];
+        }
+        FNN_UNROLL for (int i = 0; i < 6; i++) {
+            FNN_NAME(winograd_at)(t[i], two);
+            FNN_UNROLL for (int j = 0; j < 6; j++)
+                FNN_NAME(store)(v + (i * 6 + j) * plane + k, two[j]);
+        }
+    }
+}
+
+/* s[kernel, channel] = (or += with `add`) the sum over tiles of g[tile, kernel] v[tile, channel], of one point. The
+ * channels are `vectors` vectors, and so long are the rows of s. */
+FNN_STATIC void FNN_NAME(winograd_sum)(const FNN_REAL *g, ptrdiff_t g_tile, const FNN_REAL *v, ptrdiff_t v_tile,
+                                       FNN_REAL *s, ptrdiff_t tiles, ptrdiff_t kernels, ptrdiff_t vectors, int add)
+{
+    static const FNN_REAL zeros[FNN_LANES];
+    const ptrdiff_t vecs = vectors % 2 && vectors % 3 == 0 ? 3 : fnn_min(vectors, 2);
+    const ptrdiff_t height = fnn_even_part(kernels, fnn_max_rows[vecs], 1);
+    FNN_NAME(tile_args) t = {0};
+    t.k = tiles;
+    t.a_rs = 1, t.a_cs = g_tile, t.a_step = height;
+    t.b_rs = v_tile;
+    t.c_rs = vectors * FNN_LANES, t.c_step = height * t.c_rs;
+    t.last = FNN_LANES;
+    for (ptrdiff_t panel = 0; panel < vectors; panel += vecs)
+        FNN_NAME(winograd_panel)(&t, g, v + panel * FNN_LANES, s + panel * FNN_LANES, add ? NULL : zeros, kernels,
+                                 height, fnn_min(vecs, vectors - panel));
+}
+
+/* The gradient G^T s G of a kernel for `count` channels, FNN_LANES at most; whether all of it is finite. The channels are
+ * side by side, or the nine taps are. */
+FNN_STATIC int FNN_NAME(winograd_weight)(FNN_REAL *grad, ptrdiff_t row, ptrdiff_t column, ptrdiff_t channel,
+                                         const FNN_REAL *s, ptrdiff_t plane, ptrdiff_t count)
+{
+    FNN_VEC t[3][6], one[6], two[3], probe = FNN_NAME(splat)(0);
+    FNN_REAL lanes[9][FNN_LANES];
+    FNN_UNROLL for (int j = 0; j < 6; j++) {
+        FNN_UNROLL for (int i = 0; i < 6; i++)
+            one[i] = FNN_NAME(load)(s + (i * 6 + j) * plane);
+        FNN_NAME(winograd_gt)(one, two);
+        FNN_UNROLL for (int i = 0; i < 3; i++)
+            t[i][j] = two[i];
+    }
+    FNN_UNROLL for (int i = 0; i < 3; i++) {
+        FNN_NAME(winograd_gt)(t[i], two);
+        FNN_UNROLL for (int j = 0; j < 3; j++) {
+            probe += two[j] * 0;
+            if (channel == 1)
+                FNN_NAME(put)(grad + i * row + j * column, two[j], count, 0);
+            else
+                FNN_NAME(store)(lanes[3 * i + j], two[j]);
+        }
+    }
+    if (channel != 1)
+        FNN_NAME(conv_transpose)(grad, channel, lanes[0], FNN_LANES, 9, count);
+    return FNN_NAME(winograd_is_zero)(probe);
 }
 
 #undef FNN_VEC
