@@ -29,6 +29,12 @@ CONVOLUTIONS = (
     {"n": 2, "c": 130, "h": 30, "w": 31, "k": 257, "r": 1, "s": 1},
     {"n": 3, "c": 20, "h": 29, "w": 31, "k": 35, "r": 1, "s": 1, "groups": 3},
     {"n": 2, "c": 1, "h": 90, "w": 100, "k": 2, "r": 3, "s": 3, "padding": 1, "groups": 40},
+    {"n": 2, "c": 1, "h": 57, "w": 56, "k": 1, "r": 3, "s": 3, "padding": 1, "groups": 12},
+    {"n": 3, "c": 1, "h": 9, "w": 7, "k": 1, "r": 5, "s": 5, "padding": 2, "groups": 20},
+    {"n": 1, "c": 1, "h": 130, "w": 121, "k": 1, "r": 3, "s": 3, "padding": 1, "stride": 2, "groups": 9},
+    {"n": 1, "c": 1, "h": 30, "w": 600, "k": 1, "r": 5, "s": 5, "padding": 4, "dilation": 2, "groups": 8},
+    {"n": 2, "c": 1, "h": 21, "w": 33, "k": 1, "r": 3, "s": 3, "groups": 10},
+    {"n": 1, "c": 1, "h": 40, "w": 37, "k": 1, "r": 7, "s": 7, "padding": 3, "groups": 8},
 )
 #: Enough 3 x 3 kernels over enough channels to be computed in tiles of 4 x 4 pixels: several blocks of tiles, cut tiles
 #: at each edge, several blocks of kernels, channels and kernels beyond whole vectors, sums in two halves, and the

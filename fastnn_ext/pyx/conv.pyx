@@ -2,8 +2,8 @@
 
 No matrix of patches ("im2col") is made: the register tiles of engine/conv.h look up where each term lies.
 What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels sorted by
-phase. The arguments and the jobs that they make are here; conv_planes.pxd, conv_pixels.pxd and, for kernels of one
-pixel, conv_points.pxd do the jobs.
+phase. The arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
+conv_winograd.pxd and, for kernels of one pixel, conv_points.pxd do the jobs.
 """
 
 cimport numpy as cnp
@@ -12,6 +12,7 @@ from common cimport (
     empty_like, has_shape, is_plain, is_plain_of, real,
 )
 from conv_blocks cimport *
+from conv_depthwise cimport MOST_TERMS, grad_weight_planewise, is_planewise, run_planewise
 from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
 from conv_points cimport grad_weight_products, is_product, run_products
@@ -35,6 +36,7 @@ cdef enum:
     PRODUCT_ROWS = 128  # the same for kernels of one pixel, where the copy is dearer beside the work
     PART = 1 << 22   # multiplications that one thread does at a time, at least
     SHARE = 1 << 22  # that a thread must have
+    GROUP_BYTES = 1 << 18  # of the planes of some groups that stay in the second-level cache
 
 cdef struct Convolution:
     Axis rows, columns
@@ -42,25 +44,32 @@ cdef struct Convolution:
     Py_ssize_t channels, kernels  # of one group
     bint channels_last
 
+cdef double sum_plane(const real *plane, Py_ssize_t pixels) noexcept nogil:
+    """The sum of a plane, in double: there can be millions of pixels."""
+    cdef double total[SUMS]
+    cdef Py_ssize_t i, j
+    memset(total, 0, sizeof(total))
+    for i in range(pixels // SUMS):
+        for j in range(SUMS):
+            total[j] += plane[i * SUMS + j]
+    for i in range(pixels - pixels % SUMS, pixels):
+        total[0] += plane[i]
+    for j in range(1, SUMS):
+        total[0] += total[j]
+    return total[0]
+
+
 cdef void sum_planes(
     const real *grad_out, Py_ssize_t images, Py_ssize_t kernels, Py_ssize_t pixels, real *grad_bias
 ) noexcept nogil:
-    """The sum of each kernel's gradients, NCHW, in double: there can be millions of pixels."""
-    cdef double total[SUMS]
-    cdef Py_ssize_t k, n, i, j
-    cdef const real *g
+    """The sum of each kernel's gradients, NCHW."""
+    cdef double total
+    cdef Py_ssize_t k, n
     for k in range(kernels):
-        memset(total, 0, sizeof(total))
+        total = 0
         for n in range(images):
-            g = grad_out + (n * kernels + k) * pixels
-            for i in range(pixels // SUMS):
-                for j in range(SUMS):
-                    total[j] += g[i * SUMS + j]
-            for i in range(pixels - pixels % SUMS, pixels):
-                total[0] += g[i]
-        for j in range(1, SUMS):
-            total[0] += total[j]
-        grad_bias[k] = <real> total[0]
+            total += sum_plane(grad_out + (n * kernels + k) * pixels, pixels)
+        grad_bias[k] = <real> total
 
 
 cdef void sum_pixels(
@@ -188,6 +197,8 @@ cdef int run_job(
         return 0
     if is_depthwise(conv):
         return run_depthwise(job, source, weight, bias, result, activation)
+    if not conv.channels_last and is_planewise(job):
+        return run_planewise(job, source, weight, bias, result, activation)
     if is_product(job, conv.channels_last):
         return run_products(job, conv.channels_last, source, weight, bias, result, activation)
     if conv.channels_last:
@@ -267,6 +278,8 @@ cdef int backward_weight(
         return 0
     if is_depthwise(conv):
         return grad_weight_depthwise(&job, x, grad_out, grad_weight)
+    if not conv.channels_last and is_planewise(&job):
+        return grad_weight_planewise(&job, x, grad_out, grad_weight)
     if is_product(&job, conv.channels_last):
         return grad_weight_products(&job, conv.channels_last, x, grad_out, grad_weight)
     if conv.channels_last:
@@ -294,6 +307,41 @@ cdef int backward(
         sum_pixels(grad_out, conv.images * pixels, kernels, grad_bias)
     elif grad_bias != NULL:
         sum_planes(grad_out, conv.images, kernels, pixels, grad_bias)
+    return 0
+
+
+cdef int backward_planewise(
+    const Convolution *some, Py_ssize_t images, Py_ssize_t groups, const real *grad_out, const real *x,
+    const real *weight, real *grad_x, real *grad_weight, real *grad_bias,
+) noexcept nogil:
+    """The gradients of some groups, `some` being one image of them: each plane is read once. -1 without memory."""
+    cdef Py_ssize_t outputs = some.rows.outputs * some.columns.outputs
+    cdef Py_ssize_t inputs = some.channels * some.rows.length * some.columns.length
+    cdef Py_ssize_t kernels = some.groups * some.kernels, k
+    cdef double *total = <double *> fnn_workspace(BIAS, kernels * sizeof(double))
+    cdef Job job
+    if total == NULL:
+        return -1
+    memset(total, 0, kernels * sizeof(double))
+    if grad_weight != NULL:
+        memset(grad_weight, 0, weights_of(some) * sizeof(real))
+    for _ in range(images):
+        if grad_bias != NULL:
+            for k in range(kernels):
+                total[k] += sum_plane(grad_out + k * outputs, outputs)
+        if grad_weight != NULL and not (
+            set_forward(&job, some) and grad_weight_planewise(&job, x, grad_out, grad_weight) == 0
+        ):
+            return -1
+        if grad_x != NULL:
+            if backward_x(some, grad_out, weight, grad_x) < 0:
+                return -1
+            grad_x += groups * inputs
+        x += groups * inputs
+        grad_out += groups * some.kernels * outputs
+    if grad_bias != NULL:
+        for k in range(kernels):
+            grad_bias[k] = <real> total[k]
     return 0
 
 
@@ -390,6 +438,7 @@ cdef struct Call:
     bint single
     Py_ssize_t images   # of a part
     Py_ssize_t kernels  # of a part of the gradient of the weights, or of an image
+    Py_ssize_t groups   # of a part of the gradients of a depthwise convolution
     const void *x
     const void *weight
     const void *bias
@@ -644,7 +693,56 @@ cdef int run_forward(Call *call) noexcept nogil:
     return run(forward_part, call, parts, team(work_of(call.conv), SHARE))
 
 
+cdef Py_ssize_t divide_groups(Call *call) noexcept nogil:
+    """Set how many groups' planes of an image stay in cache; how many parts there are, none where groups are not many."""
+    cdef const Convolution *conv = call.conv
+    cdef Py_ssize_t bytes = size_of_number(call) * (
+        conv.rows.length * conv.columns.length + conv.kernels * conv.rows.outputs * conv.columns.outputs
+    )
+    if (
+        conv.channels_last or conv.groups < MANY_CHANNELS or conv.channels != 1 or conv.kernels not in (1, 2)
+        or conv.kernels * conv.rows.taps * conv.columns.taps > MOST_TERMS
+    ):
+        return 0
+    call.groups = fnn_even_part(conv.groups, fnn_max(GROUP_BYTES // bytes, 1), 1)
+    return fnn_parts(conv.groups, call.groups)
+
+
+cdef int groups_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Call *call = <const Call *> context
+    cdef Convolution conv = call.conv[0]
+    cdef Py_ssize_t first = part * call.groups, itemsize = size_of_number(call)
+    cdef Py_ssize_t x = first * conv.rows.length * conv.columns.length * itemsize
+    cdef Py_ssize_t g = first * conv.kernels * conv.rows.outputs * conv.columns.outputs * itemsize
+    cdef Py_ssize_t w = first * conv.kernels * conv.rows.taps * conv.columns.taps * itemsize
+    cdef Py_ssize_t b = first * conv.kernels * itemsize
+    cdef char *grad_x = NULL
+    cdef char *grad_weight = NULL
+    cdef char *grad_bias = NULL
+    if call.grad_x != NULL:
+        grad_x = <char *> call.grad_x + x
+    if call.grad_weight != NULL:
+        grad_weight = <char *> call.grad_weight + w
+    if call.grad_bias != NULL:
+        grad_bias = <char *> call.grad_bias + b
+    conv.groups, conv.images = fnn_min(call.groups, conv.groups - first), 1
+    if call.single:
+        return backward_planewise[float](
+            &conv, call.conv.images, call.conv.groups, <const float *> (<const char *> call.grad_out + g),
+            <const float *> (<const char *> call.x + x), <const float *> (<const char *> call.weight + w),
+            <float *> grad_x, <float *> grad_weight, <float *> grad_bias,
+        )
+    return backward_planewise[double](
+        &conv, call.conv.images, call.conv.groups, <const double *> (<const char *> call.grad_out + g),
+        <const double *> (<const char *> call.x + x), <const double *> (<const char *> call.weight + w),
+        <double *> grad_x, <double *> grad_weight, <double *> grad_bias,
+    )
+
+
 cdef int run_backward(Call *call) noexcept nogil:
+    cdef Py_ssize_t of_groups = divide_groups(call)
+    if of_groups:
+        return run(groups_part, call, of_groups, team(2 * work_of(call.conv), SHARE))
     cdef Py_ssize_t parts = divide_kernels(call, work_of(call.conv))
     cdef int failed, threads = team(2 * work_of(call.conv), SHARE)
     cdef Job job
@@ -708,7 +806,7 @@ def conv2d(
         y = <cnp.ndarray?> output.array
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
     cdef Call call = Call(
-        conv=&conv, activation=f, single=single, images=0, kernels=0, x=data_of(x), weight=data_of(weight), bias=data_of(bias),
+        conv=&conv, activation=f, single=single, images=0, kernels=0, groups=0, x=data_of(x), weight=data_of(weight), bias=data_of(bias),
         grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL, grad_bias=NULL,
     )
     if is_small(&conv):
@@ -749,7 +847,7 @@ def conv2d_backward(
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
     cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
     cdef Call call = Call(
-        conv=&conv, activation=NULL, single=single, images=0, kernels=0, x=data_of(x), weight=data_of(weight), bias=NULL,
+        conv=&conv, activation=NULL, single=single, images=0, kernels=0, groups=0, x=data_of(x), weight=data_of(weight), bias=NULL,
         grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x), grad_weight=data_of(grad_weight),
         grad_bias=data_of(grad_bias),
     )

@@ -5,6 +5,8 @@
  *                  lie in the image, and the matrix of patches that a plain product would need is never made
  *   conv_dots      sums of products along the lines of images, for the gradient of the weights
  *   conv_channels  depthwise, with the channels side by side
+ *   conv_plane     depthwise, with the pixels side by side
+ *   conv_plane_dots the gradient of its weights
  *   conv_transpose of planes to pixels and back
  */
 #ifndef FASTNN_CONV_H
@@ -62,6 +64,42 @@ typedef struct {
     void *c;
     ptrdiff_t c_rs;
 } fnn_conv_channels;
+
+/* Some lines of one plane: C[y, x] = bias + the sum over p of A[p] B[y * b_line + b_at[p] + x]. */
+typedef struct {
+    ptrdiff_t lines, count; /* of C */
+    ptrdiff_t k;            /* number of terms */
+    int form;
+    const void *a;
+    const void *b;          /* has whole vectors where count is less than one */
+    const ptrdiff_t *b_at;
+    ptrdiff_t b_line;
+    const void *zeros;      /* a line of them, for the forms of the same size */
+    const void *bias;       /* or NULL */
+    void *c;
+    ptrdiff_t c_line;
+} fnn_conv_plane;
+
+/* The terms of a plane. */
+enum {
+    FNN_PLANE_ANY,
+    FNN_PLANE_SQUARE_3, /* 3 x 3 neighbours, a row of taps being a line of B */
+    FNN_PLANE_SAME_3,   /* the same around each pixel of a plane that lies at B without a frame */
+    FNN_PLANE_SAME_5    /* 5 x 5 of them */
+};
+
+enum {
+    FNN_PLANE_ROWS = 4, /* lines of a plane that are computed together: each line of B serves several of them */
+    FNN_PLANE_TERMS = 192
+};
+
+/* Whether a plane can be done in its form without a frame: a vector of its lines meets one edge at most, or is a line. */
+FNN_INLINE int fnn_conv_fits_same(ptrdiff_t lines, ptrdiff_t count, ptrdiff_t size, ptrdiff_t lanes)
+{
+    const ptrdiff_t half = size / 2, rest = count % lanes;
+    return lines >= FNN_PLANE_ROWS && lanes >= half && (count <= lanes || count >= lanes + half)
+           && (rest == 0 || rest >= half);
+}
 
 /* The rows that a tile of as many vectors has at most. */
 FNN_INLINE ptrdiff_t fnn_conv_rows(ptrdiff_t vecs) { return fnn_max_rows[vecs]; }

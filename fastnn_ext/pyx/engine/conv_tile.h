@@ -262,6 +262,218 @@ FNN_STATIC void FNN_NAME(conv_run_channels)(const fnn_conv_channels *t, ptrdiff_
     }
 }
 
+/* acc[i] += the dense square `kernel` over the lines from b on. */
+FNN_INLINE void FNN_NAME(conv_add_square)(int rows, const FNN_REAL *b, ptrdiff_t b_line, const FNN_VEC *kernel,
+                                          FNN_VEC *acc)
+{
+    FNN_UNROLL for (int y = 0; y < rows + 2; y++) {
+        FNN_UNROLL for (int s = 0; s < 3; s++) {
+            const FNN_VEC x = FNN_NAME(load)(b + y * b_line + s);
+            FNN_UNROLL for (int i = 0; i < rows; i++)
+                if (y - i >= 0 && y - i < 3)
+                    acc[i] += x * kernel[(y - i) * 3 + s];
+        }
+    }
+}
+
+/* `rows` lines of a plane from `line` on. A last vector that is not whole starts earlier, where there is room. */
+FNN_INLINE void FNN_NAME(conv_plane_rows)(int rows, int square, const fnn_conv_plane *t, const FNN_VEC *weights,
+                                          ptrdiff_t line)
+{
+    const ptrdiff_t count = t->count, b_line = t->b_line, c_line = t->c_line;
+    const FNN_REAL *b = (const FNN_REAL *)t->b + line * b_line;
+    FNN_REAL *c = (FNN_REAL *)t->c + line * c_line;
+    const FNN_VEC bias = FNN_NAME(splat)(t->bias ? *(const FNN_REAL *)t->bias : 0);
+    FNN_VEC kernel[9], acc[FNN_PLANE_ROWS];
+    if (square)
+        FNN_UNROLL for (int q = 0; q < 9; q++)
+            kernel[q] = weights[q];
+    for (ptrdiff_t v = 0; v < count; v += FNN_LANES) {
+        const ptrdiff_t at = v + FNN_LANES <= count || count < FNN_LANES ? v : count - FNN_LANES;
+        FNN_UNROLL for (int i = 0; i < rows; i++)
+            acc[i] = bias;
+        if (square) {
+            FNN_NAME(conv_add_square)(rows, b + at, b_line, kernel, acc);
+        } else {
+            for (ptrdiff_t p = 0; p < t->k; p++) {
+                const FNN_REAL *x = b + t->b_at[p] + at;
+                FNN_UNROLL for (int i = 0; i < rows; i++)
+                    acc[i] += FNN_NAME(load)(x + i * b_line) * weights[p];
+            }
+        }
+        FNN_UNROLL for (int i = 0; i < rows; i++)
+            FNN_NAME(put)(c + i * c_line + at, acc[i], fnn_min(count, FNN_LANES), 0);
+    }
+}
+
+/* What `size` taps in a row read around the vector at p, which may begin or end a line of a plane without a frame.
+ * Lanes from `count` on are zero. */
+FNN_INLINE void FNN_NAME(conv_neighbours)(int size, int left, int right, ptrdiff_t count, const FNN_REAL *p, FNN_VEC *x)
+{
+    const int half = size / 2, whole = count == FNN_LANES;
+    const FNN_VEC centre = whole ? FNN_NAME(load)(p) : FNN_NAME(load_part)(p, count);
+    FNN_UNROLL for (int s = 0; s < size; s++) {
+        if (s < half && left)
+            x[s] = FNN_NAME(shift_up)(whole ? centre : FNN_NAME(load_part)(p, count - (half - s)), half - s);
+        else if (s > half && right)
+            x[s] = FNN_NAME(shift_down)(centre, s - half);
+        else if (s == half)
+            x[s] = centre;
+        else
+            x[s] = whole ? FNN_NAME(load)(p + s - half) : FNN_NAME(load_part)(p + s - half, count);
+    }
+}
+
+/* The lines that `rows` lines of C from `line` on read: zeros above and below the plane. */
+FNN_INLINE void FNN_NAME(conv_find_lines)(int rows, int size, const FNN_REAL *b, ptrdiff_t b_line, ptrdiff_t lines,
+                                          const FNN_REAL *zeros, ptrdiff_t line, const FNN_REAL **found)
+{
+    FNN_UNROLL for (int y = 0; y < rows + size - 1; y++) {
+        const ptrdiff_t at = line + y - size / 2;
+        found[y] = at >= 0 && at < lines ? b + at * b_line : zeros;
+    }
+}
+
+FNN_INLINE void FNN_NAME(conv_same_vector)(int size, int left, int right, ptrdiff_t count, const FNN_REAL *const *b,
+                                           const FNN_VEC *kernel, FNN_VEC bias, FNN_REAL *c, ptrdiff_t c_line,
+                                           ptrdiff_t at)
+{
+    FNN_VEC acc[FNN_PLANE_ROWS], x[5];
+    FNN_UNROLL for (int i = 0; i < FNN_PLANE_ROWS; i++)
+        acc[i] = bias;
+    FNN_UNROLL for (int y = 0; y < FNN_PLANE_ROWS + size - 1; y++) {
+        FNN_NAME(conv_neighbours)(size, left, right, count, b[y] + at, x);
+        FNN_UNROLL for (int s = 0; s < size; s++) {
+            FNN_UNROLL for (int i = 0; i < FNN_PLANE_ROWS; i++)
+                if (y - i >= 0 && y - i < size)
+                    acc[i] += x[s] * kernel[(y - i) * size + s];
+        }
+    }
+    FNN_UNROLL for (int i = 0; i < FNN_PLANE_ROWS; i++)
+        FNN_NAME(put)(c + i * c_line + at, acc[i], count, 0);
+}
+
+/* A few lines of a plane without a frame. */
+FNN_INLINE void FNN_NAME(conv_same_rows)(int size, const fnn_conv_plane *t, const FNN_VEC *weights, ptrdiff_t line)
+{
+    const ptrdiff_t count = t->count, c_line = t->c_line;
+    const FNN_VEC bias = FNN_NAME(splat)(t->bias ? *(const FNN_REAL *)t->bias : 0);
+    const FNN_REAL *b[FNN_PLANE_ROWS + 4];
+    FNN_REAL *c = (FNN_REAL *)t->c + line * c_line;
+    FNN_VEC kernel[25];
+    FNN_UNROLL for (int q = 0; q < size * size; q++)
+        kernel[q] = weights[q];
+    FNN_NAME(conv_find_lines)(FNN_PLANE_ROWS, size, (const FNN_REAL *)t->b, t->b_line, t->lines,
+                              (const FNN_REAL *)t->zeros, line, b);
+    if (count <= FNN_LANES) {
+        FNN_NAME(conv_same_vector)(size, 1, 1, count, b, kernel, bias, c, c_line, 0);
+        return;
+    }
+    FNN_NAME(conv_same_vector)(size, 1, 0, FNN_LANES, b, kernel, bias, c, c_line, 0);
+    for (ptrdiff_t v = FNN_LANES; v + FNN_LANES + size / 2 <= count; v += FNN_LANES)
+        FNN_NAME(conv_same_vector)(size, 0, 0, FNN_LANES, b, kernel, bias, c, c_line, v);
+    FNN_NAME(conv_same_vector)(size, 0, 1, FNN_LANES, b, kernel, bias, c, c_line, count - FNN_LANES);
+}
+
+/* A strip of one form, not in line. */
+#define FNN_STRIP(name, call)                                                                              \
+    FNN_OUTLINE void FNN_NAME(name)(const fnn_conv_plane *t, const FNN_VEC *weights, ptrdiff_t line) { call; }
+FNN_STRIP(conv_line, FNN_NAME(conv_plane_rows)(1, 0, t, weights, line))
+FNN_STRIP(conv_strip, FNN_NAME(conv_plane_rows)(FNN_PLANE_ROWS, 0, t, weights, line))
+FNN_STRIP(conv_strip_square_3, FNN_NAME(conv_plane_rows)(FNN_PLANE_ROWS, 1, t, weights, line))
+FNN_STRIP(conv_strip_same_3, FNN_NAME(conv_same_rows)(3, t, weights, line))
+FNN_STRIP(conv_strip_same_5, FNN_NAME(conv_same_rows)(5, t, weights, line))
+#undef FNN_STRIP
+
+/* The plane in strips of lines. The last strip starts earlier where lines are left over; that writes the same again. */
+FNN_STATIC void FNN_NAME(conv_run_plane)(const fnn_conv_plane *t)
+{
+    typedef void (*function)(const fnn_conv_plane *, const FNN_VEC *, ptrdiff_t);
+    static const function forms[] = {FNN_NAME(conv_strip), FNN_NAME(conv_strip_square_3), FNN_NAME(conv_strip_same_3),
+                                     FNN_NAME(conv_strip_same_5)};
+    const ptrdiff_t rows = t->lines < FNN_PLANE_ROWS ? 1 : FNN_PLANE_ROWS;
+    const function strip = rows == 1 ? FNN_NAME(conv_line) : forms[t->form];
+    FNN_VEC weights[FNN_PLANE_TERMS];
+    for (ptrdiff_t p = 0; p < t->k; p++)
+        weights[p] = FNN_NAME(splat)(((const FNN_REAL *)t->a)[p]);
+    for (ptrdiff_t y = 0; y < t->lines; y += rows)
+        strip(t, weights, fnn_min(y, t->lines - rows));
+}
+
+/* acc[r * size + s] += the products of one vector in each of `rows` lines of a and what is around it in b. */
+FNN_INLINE void FNN_NAME(conv_dot_vector)(int rows, int size, int left, int right, ptrdiff_t count, const FNN_REAL *a,
+                                          ptrdiff_t a_line, const FNN_REAL *const *b, ptrdiff_t at, FNN_VEC *acc)
+{
+    FNN_VEC av[FNN_PLANE_ROWS], x[5];
+    FNN_UNROLL for (int i = 0; i < rows; i++)
+        av[i] = count == FNN_LANES ? FNN_NAME(load)(a + i * a_line + at)
+                                   : FNN_NAME(load_part)(a + i * a_line + at, count);
+    FNN_UNROLL for (int y = 0; y < rows + size - 1; y++) {
+        FNN_NAME(conv_neighbours)(size, left, right, count, b[y] + at, x);
+        FNN_UNROLL for (int s = 0; s < size; s++) {
+            FNN_UNROLL for (int i = 0; i < rows; i++)
+                if (y - i >= 0 && y - i < size)
+                    acc[(y - i) * size + s] += av[i] * x[s];
+        }
+    }
+}
+
+FNN_INLINE void FNN_NAME(conv_dot_rows)(int rows, int size, const fnn_conv_plane *t, ptrdiff_t line, FNN_VEC *acc)
+{
+    const ptrdiff_t count = t->count, a_line = t->c_line;
+    const FNN_REAL *a = (const FNN_REAL *)t->a + line * a_line, *b[FNN_PLANE_ROWS + 4];
+    ptrdiff_t v = FNN_LANES;
+    FNN_NAME(conv_find_lines)(rows, size, (const FNN_REAL *)t->b, t->b_line, t->lines, (const FNN_REAL *)t->zeros, line,
+                              b);
+    if (count <= FNN_LANES) {
+        FNN_NAME(conv_dot_vector)(rows, size, 1, 1, count, a, a_line, b, 0, acc);
+        return;
+    }
+    FNN_NAME(conv_dot_vector)(rows, size, 1, 0, FNN_LANES, a, a_line, b, 0, acc);
+    for (; v + FNN_LANES < count; v += FNN_LANES)
+        FNN_NAME(conv_dot_vector)(rows, size, 0, 0, FNN_LANES, a, a_line, b, v, acc);
+    FNN_NAME(conv_dot_vector)(rows, size, 0, 1, count - v, a, a_line, b, v, acc);
+}
+
+#define FNN_SAME_DOTS(size)                                                                                  \
+    FNN_OUTLINE void FNN_NAME(conv_same_dots_##size)(const fnn_conv_plane *t, ptrdiff_t first, ptrdiff_t end, \
+                                                     FNN_REAL *sums)                                         \
+    {                                                                                                        \
+        FNN_VEC acc[size * size];                                                                            \
+        FNN_UNROLL for (int q = 0; q < size * size; q++)                                                     \
+            acc[q] = FNN_NAME(splat)(0);                                                                     \
+        for (; first + FNN_PLANE_ROWS <= end; first += FNN_PLANE_ROWS)                                       \
+            FNN_NAME(conv_dot_rows)(FNN_PLANE_ROWS, size, t, first, acc);                                    \
+        for (; first < end; first++)                                                                         \
+            FNN_NAME(conv_dot_rows)(1, size, t, first, acc);                                                 \
+        FNN_NAME(conv_sum_lanes)(size * size, acc, sums);                                                    \
+    }
+FNN_SAME_DOTS(3)
+FNN_SAME_DOTS(5)
+#undef FNN_SAME_DOTS
+
+/* sums[p] += the sum of A[y, x] B[y * b_line + b_at[p] + x] over the lines y of the plane, of which `most` are summed in
+ * registers; A has the lines of C. */
+FNN_STATIC void FNN_NAME(conv_plane_dots)(const fnn_conv_plane *t, ptrdiff_t most, FNN_REAL *sums)
+{
+    FNN_REAL some[25 + FNN_LANES];
+    for (ptrdiff_t line = 0; line < t->lines; line += most) {
+        const ptrdiff_t end = fnn_min(line + most, t->lines);
+        if (t->form == FNN_PLANE_ANY || t->form == FNN_PLANE_SQUARE_3) {
+            const fnn_conv_lines block = {1, end - line, t->count, 0, t->c_line, 0, t->b_line};
+            FNN_NAME(conv_dots)(&block, (const FNN_REAL *)t->a + line * t->c_line, 0, 1,
+                                (const FNN_REAL *)t->b + line * t->b_line, t->b_at, t->k, sums, 0);
+            continue;
+        }
+        if (t->form == FNN_PLANE_SAME_3)
+            FNN_NAME(conv_same_dots_3)(t, line, end, some);
+        else
+            FNN_NAME(conv_same_dots_5)(t, line, end, some);
+        for (ptrdiff_t p = 0; p < t->k; p++)
+            sums[p] += some[p];
+    }
+}
+
 /* target[j, i] = source[i, j] for FNN_LANES or fewer rows i and columns j. */
 FNN_OUTLINE void FNN_NAME(conv_transpose_block)(FNN_REAL *target, ptrdiff_t target_rs, const FNN_REAL *source,
                                                 ptrdiff_t source_rs, ptrdiff_t rows, ptrdiff_t cols)

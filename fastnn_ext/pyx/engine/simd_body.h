@@ -44,8 +44,9 @@ FNN_INLINE FNN_VEC FNN_NAME(load_part)(const FNN_REAL *p, ptrdiff_t count)
     return (FNN_VEC)_mm256_maskload_pd(p, (__m256i)((FNN_NAME(mask)){0, 1, 2, 3} < (FNN_INT)count));
 #else
     FNN_REAL lanes[FNN_LANES] = {0};
-    for (ptrdiff_t q = 0; q < count; q++)
-        lanes[q] = p[q];
+    for (ptrdiff_t q = 0; q < FNN_LANES; q++)
+        if (q < count)
+            lanes[q] = p[q];
     return FNN_NAME(load)(lanes);
 #endif
 }
@@ -108,7 +109,33 @@ FNN_INLINE FNN_VEC FNN_NAME(lower)(FNN_VEC a, FNN_VEC b, int s)
                   : FNN_SHUFFLE(a, b, FNN_LOWER, 8);
 }
 
+/* Lane i gets lane i - n, or lane i + n, and zero where there is none; n is 1 or 2. */
+#define FNN_UP(lane, n) ((lane) < (n) ? FNN_LANES : (lane) - (n))
+#define FNN_DOWN(lane, n) ((lane) + (n) < FNN_LANES ? (lane) + (n) : FNN_LANES)
+
+FNN_INLINE FNN_VEC FNN_NAME(shift_up)(FNN_VEC v, int n)
+{
+    const FNN_VEC zero = FNN_NAME(splat)(0);
+#if FNN_LANES == 1
+    return (void)v, (void)n, zero;
+#else
+    return n == 1 ? FNN_SHUFFLE(v, zero, FNN_UP, 1) : FNN_SHUFFLE(v, zero, FNN_UP, 2);
+#endif
+}
+
+FNN_INLINE FNN_VEC FNN_NAME(shift_down)(FNN_VEC v, int n)
+{
+    const FNN_VEC zero = FNN_NAME(splat)(0);
+#if FNN_LANES == 1
+    return (void)v, (void)n, zero;
+#else
+    return n == 1 ? FNN_SHUFFLE(v, zero, FNN_DOWN, 1) : FNN_SHUFFLE(v, zero, FNN_DOWN, 2);
+#endif
+}
+
 #undef FNN_VEC
+#undef FNN_UP
+#undef FNN_DOWN
 #undef FNN_UPPER
 #undef FNN_LOWER
 #undef FNN_SHUFFLE
