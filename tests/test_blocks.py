@@ -1,4 +1,4 @@
-"""Products and convolutions larger than every block that they are computed in: panels, bands, packed operands.
+"""Products, convolutions and pools larger than every block that they are computed in: panels, bands, packed operands.
 
 The grid of the parity tests stays small, so that it can be dense; here are a few sizes per path that are not.
 """
@@ -48,6 +48,15 @@ TILED = (
     {"n": 2, "c": 50, "h": 21, "w": 34, "k": 70, "r": 3, "s": 3, "padding": 2},
     {"n": 1, "c": 64, "h": 1, "w": 300, "k": 64, "r": 3, "s": 3, "padding": 1},
 )
+#: Windows in vectors of every length, with edges and without, and windows that are too large for that.
+POOLS = (
+    {"n": 2, "c": 3, "h": 20, "w": 70, "kernel_size": 2, "return_indices": True},
+    {"n": 2, "c": 5, "h": 9, "w": 13, "kernel_size": 2, "return_indices": True},
+    {"n": 1, "c": 2, "h": 31, "w": 75, "kernel_size": 3, "stride": 2, "padding": 1, "return_indices": True},
+    {"n": 1, "c": 2, "h": 12, "w": 43, "kernel_size": 3, "stride": 1, "padding": 1, "return_indices": True},
+    {"n": 1, "c": 2, "h": 12, "w": 43, "kernel_size": (3, 2), "stride": (2, 1), "ceil_mode": True},
+    {"n": 1, "c": 2, "h": 40, "w": 1100, "kernel_size": 5, "stride": 3, "padding": 2},
+)
 LAYOUTS = ("NCHW", "NHWC")
 
 
@@ -58,7 +67,7 @@ def large_cases(name, dtype):
     if kernel.family == "linear":
         return [testing.make_case(kernel, dtype, sizes=sizes) for sizes in PRODUCTS]
     cases = []
-    for settings in CONVOLUTIONS + TILED:
+    for settings in POOLS if kernel.family == "pooling" else CONVOLUTIONS + TILED:
         options = {name: value for name, value in settings.items() if name in testing.options_of(kernel)}
         sizes = {name: value for name, value in settings.items() if name not in options}
         cases += [
@@ -68,7 +77,7 @@ def large_cases(name, dtype):
     return cases
 
 
-@pytest.mark.kernels(having=lambda kernel: kernel.conditioned and kernel.family != "pooling")
+@pytest.mark.kernels(having=lambda kernel: kernel.conditioned or kernel.family == "pooling")
 def test_beyond_all_blocks(kernel, dtype, backend):
     for case in large_cases(kernel.name, dtype):
         testing.check_parity(backend.function(kernel), case)

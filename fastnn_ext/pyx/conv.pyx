@@ -694,7 +694,7 @@ cdef int run_forward(Call *call) noexcept nogil:
 
 
 cdef Py_ssize_t divide_groups(Call *call) noexcept nogil:
-    """Set how many groups' planes of an image stay in cache; how many parts there are, none where groups are not many."""
+    """Set how many groups' planes of an image stay in cache; how many parts there are, none where groups are few."""
     cdef const Convolution *conv = call.conv
     cdef Py_ssize_t bytes = size_of_number(call) * (
         conv.rows.length * conv.columns.length + conv.kernels * conv.rows.outputs * conv.columns.outputs

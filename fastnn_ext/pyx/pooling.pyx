@@ -1,9 +1,9 @@
 """2-D pools, compiled; see `fastnn/pooling.py` for what each function is.
 
-With channels first, the rows of a window are reduced to one, and then its columns. The reduced rows of several rows
-of windows stand in one strip of memory, framed by what padding counts as, at a pitch that is a multiple of the stride:
-so the columns of all of them are one long loop, which vectorises even where an image is narrow. With channels last, the
-loops run over the channels of a pixel.
+With channels first, small windows are reduced in registers. Of others, the rows are reduced to one, and then its
+columns. The reduced rows of several rows of windows stand in one strip of memory, framed by what padding counts as, at
+a pitch that is a multiple of the stride: so the columns of all of them are one long loop, which vectorises even where
+an image is narrow. With channels last, the loops run over the channels of a pixel.
 """
 
 cimport numpy as cnp
@@ -11,7 +11,7 @@ from common cimport (
     GIL_ELEMENTS, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE,
     PyArray_TYPE, are_apart, has_shape, is_plain, is_plain_of, real, same_shape,
 )
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t
 from libc.string cimport memset
 from pool cimport join_pool, raise_if, run, team
 from windows cimport (
@@ -24,6 +24,18 @@ cdef extern from "engine/arena.h" nogil:
     enum:
         MEMORY "FNN_SLOT_USER"
     void *fnn_workspace(int slot, size_t bytes)
+
+cdef extern from "engine/windows.h" nogil:
+    enum:
+        MEAN "FNN_POOL_MEAN"
+        MAX "FNN_POOL_MAX"
+        MAX_AT "FNN_POOL_MAX_AT"
+    ctypedef struct Windows "fnn_windows":
+        Py_ssize_t rows, columns, stride, line, first, elements, count, room
+    void fnn_pool_window_f32(int kind, const Windows *w, const float *x, Py_ssize_t first, float *y, int64_t *index)
+    void fnn_pool_window_f64(int kind, const Windows *w, const double *x, Py_ssize_t first, double *y, int64_t *index)
+    void fnn_pool_windows_f32(int kind, const Windows *windows, const float *x, float *y, int64_t *indices)
+    void fnn_pool_windows_f64(int kind, const Windows *windows, const double *x, double *y, int64_t *indices)
 
 cnp.import_array()
 join_pool()
@@ -375,6 +387,80 @@ cdef int pool_planes(const Pool *pool, bint is_max, const real *x, real *y, int6
     return 0
 
 
+cdef inline bint has_small_windows(const Pool *pool) noexcept nogil:
+    """Whether engine/windows.h has loops for windows like these."""
+    return (
+        pool.rows.taps <= 3 and 2 <= pool.columns.taps <= 3 and pool.columns.stride <= 2
+        and pool.columns.dilation == 1 and pool.rows.length * pool.columns.length < INT32_MAX
+    )
+
+
+cdef inline void pool_windows(int kind, const Windows *w, const real *x, real *y, int64_t *indices) noexcept nogil:
+    if real is float:
+        fnn_pool_windows_f32(kind, w, x, y, indices)
+    else:
+        fnn_pool_windows_f64(kind, w, x, y, indices)
+
+
+cdef inline void pool_at_edge(
+    int kind, const Pool *pool, Windows w, Py_ssize_t height, Py_ssize_t top, Py_ssize_t q, const real *plane, real *y,
+    int64_t *index,
+) noexcept nogil:
+    """The window in column q, whose lines begin at `top` in the plane, with as many columns as are inside."""
+    cdef Py_ssize_t left = q * pool.columns.stride - pool.columns.before
+    w.columns = smaller(left + pool.columns.taps, pool.columns.length) - larger(left, 0)
+    w.elements = height * count_inside(&pool.columns, q, pool.counts_padding)
+    top += larger(left, 0)
+    if real is float:
+        fnn_pool_window_f32(kind, &w, plane + top, top, y + q, index + q if kind == MAX_AT else NULL)
+    else:
+        fnn_pool_window_f64(kind, &w, plane + top, top, y + q, index + q if kind == MAX_AT else NULL)
+
+
+cdef void pool_small_windows(const Pool *pool, int kind, const real *x, real *y, int64_t *indices) noexcept nogil:
+    """Windows that engine/windows.h has loops for, channels first.
+
+    The windows from `begin` to `end` have all their columns inside of the image. Where these are less than a vector,
+    the windows behind them are computed as well if this stays within the images: they get their own values afterwards.
+    """
+    cdef const Axis *rows = &pool.rows
+    cdef const Axis *columns = &pool.columns
+    cdef Py_ssize_t width = columns.outputs, size = rows.length * columns.length
+    cdef Py_ssize_t begin = smaller((columns.before + columns.stride - 1) // columns.stride, width)
+    cdef Py_ssize_t end = (columns.length + columns.before - columns.taps + columns.stride) // columns.stride
+    cdef Py_ssize_t rest = pool.images * pool.channels, p, q, first, top, height, read
+    cdef Windows w
+    end = larger(smaller(end, width), begin)  # a numerator below zero makes it `begin`, whichever way it is rounded
+    w.columns, w.stride, w.line = columns.taps, columns.stride, rows.dilation * columns.length
+    w.count = end - begin
+    while rest > 0:
+        for p in range(rows.outputs):
+            top = p * rows.stride - rows.before
+            height = count_inside(rows, p, pool.counts_padding)
+            first, w.rows = 0, rows.taps
+            if top < 0 or top + (rows.taps - 1) * rows.dilation >= rows.length:
+                first = first_tap(rows, p)
+                w.rows = smaller(rows.taps, (rows.length - 1 - top) // rows.dilation + 1) - first
+            top = (top + first * rows.dilation) * columns.length
+            w.first = top + begin * columns.stride - columns.before
+            w.elements = height * columns.taps
+            w.room = w.count
+            if w.count < LANES:
+                read = rest * size - w.first - (w.rows - 1) * w.line - w.columns
+                w.room = smaller((read >> (w.stride - 1)) + 1, (rest * rows.outputs - p) * width - begin)
+            if w.count:
+                pool_windows(kind, &w, x + w.first, y + begin, indices + begin if kind == MAX_AT else NULL)
+            for q in range(begin):
+                pool_at_edge(kind, pool, w, height, top, q, x, y, indices)
+            for q in range(end, width):
+                pool_at_edge(kind, pool, w, height, top, q, x, y, indices)
+            y += width
+            if kind == MAX_AT:
+                indices += width
+        x += size
+        rest -= 1
+
+
 cdef void spread_planes(const Pool *pool, const real *grad_out, real *grad_x) noexcept nogil:
     """The gradient of the means, channels first: each window's share goes to each of its elements."""
     cdef real share[WINDOWS]
@@ -524,6 +610,9 @@ cdef void spread_pixels(const Pool *pool, const real *grad_out, real *grad_x) no
 cdef int run_pool(const Pool *pool, bint is_max, const real *x, real *y, int64_t *indices) noexcept nogil:
     if pool.channels_last:
         pool_pixels(pool, is_max, x, y, indices)
+        return 0
+    if has_small_windows(pool):
+        pool_small_windows(pool, MEAN if not is_max else MAX if indices == NULL else MAX_AT, x, y, indices)
         return 0
     return pool_planes(pool, is_max, x, y, indices)
 

@@ -93,7 +93,7 @@ enum {
     FNN_PLANE_TERMS = 192
 };
 
-/* Whether a plane can be done in its form without a frame: a vector of its lines meets one edge at most, or is a line. */
+/* Whether a plane can be done in its form without a frame: each vector of a line meets one edge, or is the line. */
 FNN_INLINE int fnn_conv_fits_same(ptrdiff_t lines, ptrdiff_t count, ptrdiff_t size, ptrdiff_t lanes)
 {
     const ptrdiff_t half = size / 2, rest = count % lanes;

@@ -308,7 +308,8 @@ FNN_INLINE void FNN_NAME(conv_plane_rows)(int rows, int square, const fnn_conv_p
 
 /* What `size` taps in a row read around the vector at p, which may begin or end a line of a plane without a frame.
  * Lanes from `count` on are zero. */
-FNN_INLINE void FNN_NAME(conv_neighbours)(int size, int left, int right, ptrdiff_t count, const FNN_REAL *p, FNN_VEC *x)
+FNN_INLINE void FNN_NAME(conv_neighbours)(int size, int left, int right, ptrdiff_t count, const FNN_REAL *p,
+                                          FNN_VEC *x)
 {
     const int half = size / 2, whole = count == FNN_LANES;
     const FNN_VEC centre = whole ? FNN_NAME(load)(p) : FNN_NAME(load_part)(p, count);
@@ -385,7 +386,7 @@ FNN_STRIP(conv_strip_same_3, FNN_NAME(conv_same_rows)(3, t, weights, line))
 FNN_STRIP(conv_strip_same_5, FNN_NAME(conv_same_rows)(5, t, weights, line))
 #undef FNN_STRIP
 
-/* The plane in strips of lines. The last strip starts earlier where lines are left over; that writes the same again. */
+/* The plane in strips of lines. Where lines are left over the last one starts earlier and writes some again. */
 FNN_STATIC void FNN_NAME(conv_run_plane)(const fnn_conv_plane *t)
 {
     typedef void (*function)(const fnn_conv_plane *, const FNN_VEC *, ptrdiff_t);
@@ -423,8 +424,8 @@ FNN_INLINE void FNN_NAME(conv_dot_rows)(int rows, int size, const fnn_conv_plane
     const ptrdiff_t count = t->count, a_line = t->c_line;
     const FNN_REAL *a = (const FNN_REAL *)t->a + line * a_line, *b[FNN_PLANE_ROWS + 4];
     ptrdiff_t v = FNN_LANES;
-    FNN_NAME(conv_find_lines)(rows, size, (const FNN_REAL *)t->b, t->b_line, t->lines, (const FNN_REAL *)t->zeros, line,
-                              b);
+    FNN_NAME(conv_find_lines)(rows, size, (const FNN_REAL *)t->b, t->b_line, t->lines, (const FNN_REAL *)t->zeros,
+                              line, b);
     if (count <= FNN_LANES) {
         FNN_NAME(conv_dot_vector)(rows, size, 1, 1, count, a, a_line, b, 0, acc);
         return;
@@ -452,8 +453,8 @@ FNN_SAME_DOTS(3)
 FNN_SAME_DOTS(5)
 #undef FNN_SAME_DOTS
 
-/* sums[p] += the sum of A[y, x] B[y * b_line + b_at[p] + x] over the lines y of the plane, of which `most` are summed in
- * registers; A has the lines of C. */
+/* sums[p] += the sum of A[y, x] B[y * b_line + b_at[p] + x] over the lines y of the plane, `most` of them in registers;
+ * A has the lines of C. */
 FNN_STATIC void FNN_NAME(conv_plane_dots)(const fnn_conv_plane *t, ptrdiff_t most, FNN_REAL *sums)
 {
     FNN_REAL some[25 + FNN_LANES];
