@@ -7,6 +7,7 @@ At infinity a factor x is held to +-`far`, where its other factor has long been 
 
 from common cimport real
 from vmath cimport exp, expm1, fabs, normal_cdf
+from vmath cimport gelu as exact_gelu
 from vmath cimport sigmoid as logistic
 from vmath cimport softplus as log1p_exp
 from vmath cimport tanh as hyperbolic_tangent
@@ -82,7 +83,7 @@ cdef inline real selu_derivative(real x, real option) noexcept nogil:
 
 
 cdef inline real gelu(real x, real option) noexcept nogil:
-    return at_least(x, <real> -far) * normal_cdf(x)
+    return exact_gelu(x)
 
 
 cdef inline real gelu_derivative(real x, real option) noexcept nogil:

@@ -25,6 +25,8 @@ cdef extern from "engine/vmath.h" nogil:
     double fnn_erf_f64(double x)
     float fnn_normal_cdf_f32(float x)
     double fnn_normal_cdf_f64(double x)
+    float fnn_gelu_f32(float x)
+    double fnn_gelu_f64(double x)
 
 
 cdef inline real fabs(real x) noexcept nogil:
@@ -109,3 +111,11 @@ cdef inline real normal_cdf(real x) noexcept nogil:
         return fnn_normal_cdf_f32(x)
     else:
         return fnn_normal_cdf_f64(x)
+
+
+cdef inline real gelu(real x) noexcept nogil:
+    """x P(X <= x)"""
+    if real is float:
+        return fnn_gelu_f32(x)
+    else:
+        return fnn_gelu_f64(x)

@@ -23,6 +23,7 @@
  *   softplus     1.72    1.72      1.67    1.63
  *   erf          1.23    1.10      1.36    1.15
  *   normal_cdf   4.33    3.85      5.88    4.67    (absolute: 1.5e-7 and 2.9e-16)
+ *   gelu         1.85    1.64                      (of 1/4 where the result is smaller)
  *
  * Polynomials are minimax (Remez exchange, weighted for relative error of the function, leading
  * coefficients fitted to the format). fastnn_ext/njit/_vmath.py holds the same tables under the same
@@ -174,6 +175,21 @@ FNN_INLINE double fnn_mills_f64(double t)
     return even + t * odd;
 }
 
+/* The same for gelu: in float, errors of 2^-28 in |x| Phi(-|x|) and of 4e-5 in its ratio cost three terms less. */
+FNN_INLINE float fnn_gelu_mills_f32(float t)
+{
+    const float s = t * t;
+    float even = -2.89428653e-3f, odd = -4.27750312e-3f;
+    even = even * s + 3.0333586e-2f;
+    odd = odd * s - 9.30796191e-2f;
+    even = even * s + 1.9361335e-1f;
+    odd = odd * s - 3.03948671e-1f;
+    even = even * s + 3.77641708e-1f;
+    return even + t * odd;
+}
+
+FNN_INLINE double fnn_gelu_mills_f64(double t) { return fnn_mills_f64(t); }
+
 /* The functions themselves, written once in vmath_impl.h for a type FNN_REAL. */
 #define FNN_REAL float
 #define FNN_UINT uint32_t
@@ -194,6 +210,8 @@ FNN_INLINE double fnn_mills_f64(double t)
 #define FNN_ERF_MAX 4.0f
 #define FNN_NORMAL_MAX 14.5f
 #define FNN_MILLS_CENTRE 4.0f
+#define FNN_LIFT 64
+#define FNN_LOWERED 5.42101086e-20f        /* 2^-FNN_LIFT */
 #include "vmath_impl.h"
 
 #define FNN_REAL double
@@ -215,6 +233,8 @@ FNN_INLINE double fnn_mills_f64(double t)
 #define FNN_ERF_MAX 6.0
 #define FNN_NORMAL_MAX 39.0
 #define FNN_MILLS_CENTRE 5.0
+#define FNN_LIFT 512
+#define FNN_LOWERED 7.458340731200207e-155
 #include "vmath_impl.h"
 
 #if defined(__cplusplus)
@@ -230,6 +250,7 @@ FNN_OVERLOAD(sigmoid)
 FNN_OVERLOAD(softplus)
 FNN_OVERLOAD(erf)
 FNN_OVERLOAD(normal_cdf)
+FNN_OVERLOAD(gelu)
 #undef FNN_OVERLOAD
 #else
 #define FNN_BY_TYPE(name, x) _Generic((x), float: fnn_##name##_f32, default: fnn_##name##_f64)(x)
@@ -242,6 +263,7 @@ FNN_OVERLOAD(normal_cdf)
 #define fnn_softplus(x) FNN_BY_TYPE(softplus, x)
 #define fnn_erf(x) FNN_BY_TYPE(erf, x)
 #define fnn_normal_cdf(x) FNN_BY_TYPE(normal_cdf, x)
+#define fnn_gelu(x) FNN_BY_TYPE(gelu, x)
 #endif
 
 #endif

@@ -191,6 +191,21 @@ FNN_INLINE FNN_REAL FNN_NAME(normal_cdf)(FNN_REAL x)
     return x > 0 ? FNN_C(1.0) - tail : tail;
 }
 
+/* x Phi(x) = max(x, 0) - |x| Phi(-|x|). Far left only the absolute error counts, so the square is not split. The power of
+ * two is lifted, so that only the last product can underflow; from -0 nothing is subtracted but the result. */
+FNN_INLINE FNN_REAL FNN_NAME(gelu)(FNN_REAL x)
+{
+    const FNN_REAL a = FNN_NAME(abs)(x);
+    const FNN_REAL ratio = a * (FNN_C(2.0) / (a + FNN_MILLS_CENTRE));
+    const FNN_REAL factor = ratio * FNN_NAME(gelu_mills)(ratio - FNN_C(1.0));
+    FNN_REAL shifted;
+    const FNN_REAL r = FNN_NAME(reduce)(FNN_C(-0.5) * a * a, FNN_BIAS + FNN_LIFT, &shifted);
+    const FNN_REAL scale = FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
+    const FNN_REAL lifted = (factor + factor * (r + r * r * FNN_NAME(exp_tail)(r))) * scale;
+    const FNN_REAL tail = a > FNN_NORMAL_MAX ? FNN_C(0.0) : lifted * FNN_LOWERED;
+    return (x >= 0 ? x : FNN_C(-0.0)) - tail;
+}
+
 #undef FNN_REAL
 #undef FNN_UINT
 #undef FNN_NAME
@@ -210,3 +225,5 @@ FNN_INLINE FNN_REAL FNN_NAME(normal_cdf)(FNN_REAL x)
 #undef FNN_ERF_MAX
 #undef FNN_NORMAL_MAX
 #undef FNN_MILLS_CENTRE
+#undef FNN_LIFT
+#undef FNN_LOWERED
