@@ -8,10 +8,13 @@ has no branch and becomes vector code.
 import math
 
 import numpy as np
+from numpy import ndarray
 
+from fastnn_ext.checks import FLOAT32, FLOAT64, direct
 from fastnn_ext.checks import activations as checks
-from fastnn_ext.checks import direct
 from fastnn_ext.njit import _vmath as vmath
+from fastnn_ext.njit._calls import backward_call, forward_call
+from fastnn_ext.njit._gemm import internal
 from fastnn_ext.njit._options import njit, widest_vectors
 from fastnn_ext.njit._reductions import PIECE, add, inlined, largest, reordered, sum_of_piece
 
@@ -258,64 +261,91 @@ def _softsign_derivative(x, option):
 
 
 class _Map:
-    """y = f(x) and y = g * f(x) over flat arrays; each loop is compiled at its first use."""
+    """y = f(x) and y = g * f(x) over plain arrays, as calls by dtype; each loop is compiled at its first use."""
 
     def __init__(self, formula):
-        @njit
+        @internal
         def apply(x, y, option):
             widest_vectors()
             option = x.dtype.type(option)
             for i in range(x.size):
                 y[i] = formula(x[i], option)
 
-        @njit
+        @internal
         def apply_in_place(y, option):
             widest_vectors()
             option = y.dtype.type(option)
             for i in range(y.size):
                 y[i] = formula(y[i], option)
 
-        @njit
+        @internal
         def times(g, x, y, option):
             widest_vectors()
             option = x.dtype.type(option)
             for i in range(x.size):
                 y[i] = g[i] * formula(x[i], option)
 
-        @njit
+        @internal
         def times_in_place(g, x, option):
             widest_vectors()
             option = x.dtype.type(option)
             for i in range(x.size):
                 g[i] *= formula(x[i], option)
 
-        self.apply, self.apply_in_place = apply, apply_in_place
-        self.times, self.times_in_place = times, times_in_place
+        self.forward = forward_call(apply, apply_in_place)
+        self.backward = backward_call(times, times_in_place)
 
 
-def _forward(function, f, x, out, option=0.0):
-    y, output = direct(out, x), None
-    if y is None:
-        x, output = checks.forward(function, out, x)
-        y = output.array
-    if x is y:
-        f.apply_in_place(y.ravel(), option)
-    else:
-        f.apply(x.ravel(), y.ravel(), option)
-    return y if output is None else output.deliver()
+def _forward(function, f, x, out, option):
+    if type(x) is ndarray:
+        dtype = x.dtype
+        if dtype is FLOAT32:
+            y = f.forward.float32(x, out, option)
+        else:
+            y = f.forward.float64(x, out, option) if dtype is FLOAT64 else None
+        if y is not None:
+            return y
+    return _checked_forward(function, f, x, out, option)
+
+
+def _checked_forward(function, f, x, out, option):
+    x, output = checks.forward(function, out, x)
+    f.forward.checked(option, x, output.array)
+    return output.deliver()
 
 
 def _backward(function, f, out, option=0.0, **arrays):
     g, saved = arrays.values()
-    grad, output = direct(out, g, saved), None
-    if grad is None:
-        g, saved, output = checks.backward(function, out, **arrays)
-        grad = output.array
-    if g is grad:
-        f.times_in_place(grad.ravel(), saved.ravel(), option)
-    else:
-        f.times(g.ravel(), saved.ravel(), grad.ravel(), option)
-    return grad if output is None else output.deliver()
+    if type(g) is ndarray:
+        dtype = g.dtype
+        if dtype is FLOAT32:
+            grad = f.backward.float32(g, saved, out, option)
+        else:
+            grad = f.backward.float64(g, saved, out, option) if dtype is FLOAT64 else None
+        if grad is not None:
+            return grad
+    g, saved, output = checks.backward(function, out, **arrays)
+    f.backward.checked(option, g, saved, output.array)
+    return output.deliver()
+
+
+def _kernel(name, f):
+    """The kernel y = f(x); with `_forward` written out, since another call would cost as much as the small arrays."""
+    calls = f.forward
+
+    def kernel(x, *, out=None):
+        if type(x) is ndarray:
+            dtype = x.dtype
+            if dtype is FLOAT32:
+                y = calls.float32(x, out, 0.0)
+            else:
+                y = calls.float64(x, out, 0.0) if dtype is FLOAT64 else None
+            if y is not None:
+                return y
+        return _checked_forward(name, f, x, out, 0.0)
+
+    kernel.__name__ = kernel.__qualname__ = name
+    return kernel
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -370,24 +400,16 @@ def step_backward(grad_out, x, *, threshold=0, out=None):
     return _backward("step_backward", _FLAT, out, option, grad_out=grad_out, x=x)
 
 
-def sign(x, *, out=None):
-    return _forward("sign", _SIGN, x, out)
-
-
-def sign_derivative(x, *, out=None):
-    return _forward("sign_derivative", _FLAT, x, out)
+sign = _kernel("sign", _SIGN)
+sign_derivative = _kernel("sign_derivative", _FLAT)
 
 
 def sign_backward(grad_out, x, *, out=None):
     return _backward("sign_backward", _FLAT, out, grad_out=grad_out, x=x)
 
 
-def relu(x, *, out=None):
-    return _forward("relu", _RELU, x, out)
-
-
-def relu_derivative(x, *, out=None):
-    return _forward("relu_derivative", _RELU_DERIVATIVE, x, out)
+relu = _kernel("relu", _RELU)
+relu_derivative = _kernel("relu_derivative", _RELU_DERIVATIVE)
 
 
 def relu_backward(grad_out, y, *, out=None):
@@ -424,12 +446,8 @@ def elu_backward(grad_out, x, *, alpha=1, out=None):
     return _backward("elu_backward", _ELU_DERIVATIVE, out, option, grad_out=grad_out, x=x)
 
 
-def selu(x, *, out=None):
-    return _forward("selu", _SELU, x, out)
-
-
-def selu_derivative(x, *, out=None):
-    return _forward("selu_derivative", _SELU_DERIVATIVE, x, out)
+selu = _kernel("selu", _SELU)
+selu_derivative = _kernel("selu_derivative", _SELU_DERIVATIVE)
 
 
 def selu_backward(grad_out, x, *, out=None):
@@ -438,7 +456,7 @@ def selu_backward(grad_out, x, *, out=None):
 
 def gelu(x, *, approximate="none", out=None):
     f = _GELU if checks.approximate("gelu", approximate) == "none" else _GELU_TANH
-    return _forward("gelu", f, x, out)
+    return _forward("gelu", f, x, out, 0.0)
 
 
 def gelu_derivative(x, *, approximate="none", out=None):
@@ -447,7 +465,7 @@ def gelu_derivative(x, *, approximate="none", out=None):
         if checks.approximate("gelu_derivative", approximate) == "none"
         else _GELU_TANH_DERIVATIVE
     )
-    return _forward("gelu_derivative", f, x, out)
+    return _forward("gelu_derivative", f, x, out, 0.0)
 
 
 def gelu_backward(grad_out, x, *, approximate="none", out=None):
@@ -459,96 +477,64 @@ def gelu_backward(grad_out, x, *, approximate="none", out=None):
     return _backward("gelu_backward", f, out, grad_out=grad_out, x=x)
 
 
-def silu(x, *, out=None):
-    return _forward("silu", _SILU, x, out)
-
-
-def silu_derivative(x, *, out=None):
-    return _forward("silu_derivative", _SILU_DERIVATIVE, x, out)
+silu = _kernel("silu", _SILU)
+silu_derivative = _kernel("silu_derivative", _SILU_DERIVATIVE)
 
 
 def silu_backward(grad_out, x, *, out=None):
     return _backward("silu_backward", _SILU_DERIVATIVE, out, grad_out=grad_out, x=x)
 
 
-def mish(x, *, out=None):
-    return _forward("mish", _MISH, x, out)
-
-
-def mish_derivative(x, *, out=None):
-    return _forward("mish_derivative", _MISH_DERIVATIVE, x, out)
+mish = _kernel("mish", _MISH)
+mish_derivative = _kernel("mish_derivative", _MISH_DERIVATIVE)
 
 
 def mish_backward(grad_out, x, *, out=None):
     return _backward("mish_backward", _MISH_DERIVATIVE, out, grad_out=grad_out, x=x)
 
 
-def softplus(x, *, out=None):
-    return _forward("softplus", _SOFTPLUS, x, out)
-
-
-def softplus_derivative(x, *, out=None):
-    return _forward("softplus_derivative", _SIGMOID, x, out)
+softplus = _kernel("softplus", _SOFTPLUS)
+softplus_derivative = _kernel("softplus_derivative", _SIGMOID)
 
 
 def softplus_backward(grad_out, x, *, out=None):
     return _backward("softplus_backward", _SIGMOID, out, grad_out=grad_out, x=x)
 
 
-def sigmoid(x, *, out=None):
-    return _forward("sigmoid", _SIGMOID, x, out)
-
-
-def sigmoid_derivative(x, *, out=None):
-    return _forward("sigmoid_derivative", _SIGMOID_DERIVATIVE, x, out)
+sigmoid = _kernel("sigmoid", _SIGMOID)
+sigmoid_derivative = _kernel("sigmoid_derivative", _SIGMOID_DERIVATIVE)
 
 
 def sigmoid_backward(grad_out, y, *, out=None):
     return _backward("sigmoid_backward", _SIGMOID_FROM_OUTPUT, out, grad_out=grad_out, y=y)
 
 
-def hard_sigmoid(x, *, out=None):
-    return _forward("hard_sigmoid", _HARD_SIGMOID, x, out)
-
-
-def hard_sigmoid_derivative(x, *, out=None):
-    return _forward("hard_sigmoid_derivative", _HARD_SIGMOID_DERIVATIVE, x, out)
+hard_sigmoid = _kernel("hard_sigmoid", _HARD_SIGMOID)
+hard_sigmoid_derivative = _kernel("hard_sigmoid_derivative", _HARD_SIGMOID_DERIVATIVE)
 
 
 def hard_sigmoid_backward(grad_out, x, *, out=None):
     return _backward("hard_sigmoid_backward", _HARD_SIGMOID_DERIVATIVE, out, grad_out=grad_out, x=x)
 
 
-def tanh(x, *, out=None):
-    return _forward("tanh", _TANH, x, out)
-
-
-def tanh_derivative(x, *, out=None):
-    return _forward("tanh_derivative", _TANH_DERIVATIVE, x, out)
+tanh = _kernel("tanh", _TANH)
+tanh_derivative = _kernel("tanh_derivative", _TANH_DERIVATIVE)
 
 
 def tanh_backward(grad_out, y, *, out=None):
     return _backward("tanh_backward", _TANH_FROM_OUTPUT, out, grad_out=grad_out, y=y)
 
 
-def hard_tanh(x, *, out=None):
-    return _forward("hard_tanh", _HARD_TANH, x, out)
-
-
-def hard_tanh_derivative(x, *, out=None):
-    return _forward("hard_tanh_derivative", _HARD_TANH_DERIVATIVE, x, out)
+hard_tanh = _kernel("hard_tanh", _HARD_TANH)
+hard_tanh_derivative = _kernel("hard_tanh_derivative", _HARD_TANH_DERIVATIVE)
 
 
 def hard_tanh_backward(grad_out, x, *, out=None):
     return _backward("hard_tanh_backward", _HARD_TANH_DERIVATIVE, out, grad_out=grad_out, x=x)
 
 
-def softsign(x, *, out=None):
-    return _forward("softsign", _SOFTSIGN, x, out)
-
-
-def softsign_derivative(x, *, out=None):
-    return _forward("softsign_derivative", _SOFTSIGN_DERIVATIVE, x, out)
+softsign = _kernel("softsign", _SOFTSIGN)
+softsign_derivative = _kernel("softsign_derivative", _SOFTSIGN_DERIVATIVE)
 
 
 def softsign_backward(grad_out, x, *, out=None):
@@ -582,13 +568,13 @@ def activate(activation, y):
     """y = f(y), in place on a plain array; nothing for None."""
     if activation is not None:
         f, option = _FUSED[activation]
-        f.apply_in_place(y.ravel(), option)
+        f.forward.checked(option, y, y)
 
 
 def multiply_by_derivative(activation, delta, y):
     """delta *= f' from the output y, in place on a plain array; nothing for None."""
     if activation is not None:
-        _FROM_OUTPUT[activation].times_in_place(delta.ravel(), y.ravel(), 0.0)
+        _FROM_OUTPUT[activation].backward.checked(0.0, delta, y, delta)
 
 
 # ----------------------------------------------------------------------------------------------------
