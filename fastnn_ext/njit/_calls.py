@@ -176,17 +176,25 @@ def _new_like(typing_context, array):
 
 
 @intrinsic
-def _release_interpreter(typing_context):
-    def codegen(context, builder, signature, values):
-        return context.get_python_api(builder).save_thread()
+def _release_if(typing_context, condition):
+    """Let other threads have the interpreter, if so; what `take_back` needs."""
 
-    return types.voidptr(), codegen
+    def codegen(context, builder, signature, values):
+        state = cgutils.alloca_once_value(builder, ir.Constant(context.get_value_type(types.voidptr), None))
+        with builder.if_then(values[0]):
+            builder.store(context.get_python_api(builder).save_thread(), state)
+        return builder.load(state)
+
+    return types.voidptr(condition), codegen
 
 
 @intrinsic
-def _take_interpreter(typing_context, state):
+def take_back(typing_context, state):
+    """End what `release` has begun."""
+
     def codegen(context, builder, signature, values):
-        context.get_python_api(builder).restore_thread(values[0])
+        with builder.if_then(cgutils.is_not_null(builder, values[0])):
+            context.get_python_api(builder).restore_thread(values[0])
         return context.get_dummy_value()
 
     return types.void(state), codegen
@@ -235,9 +243,48 @@ def _can_be_out(array, out):
     return writable and _is_same_or_separate(array, out)
 
 
+# ----------------------------------------------------------------------------------------------------
+# The parts of a function behind a call
+
+
 @_inlined
-def _elements(array):
+def result(x, out):
+    """A reference for y = f(x) to return: to a new array, to `out`, or, where there is nothing to do, neither."""
+    if not _is_plain(x) or not (_is_none(out) or _can_be_out(x, out)):
+        return _none(x)
+    return _new_like(x) if _is_none(out) else _kept(out)
+
+
+@_inlined
+def result_of_two(g, x, out):
+    """The same for y = f(g, x)."""
+    if not _is_plain(g) or not _is_alike(g, x):
+        return _none(g)
+    if not (_is_none(out) or (_can_be_out(g, out) and _is_same_or_separate(x, out))):
+        return _none(g)
+    return _new_like(g) if _is_none(out) else _kept(out)
+
+
+@_inlined
+def is_nothing(reference):
+    return _is_null(reference) or _is_none(reference)
+
+
+@_inlined
+def are_same(array, other):
+    """Whether two arrays of one dtype and shape are the same memory."""
+    return _address(array) == _address(other)
+
+
+@_inlined
+def elements(array):
     return carray(_data(array), (_size(array),))
+
+
+@_inlined
+def release(array):
+    """Let other threads run, where there is enough to do for it; to be ended by `take_back`."""
+    return _release_if(_size(array) >= _RELEASING_SIZE)
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -276,61 +323,3 @@ class Call:
         """
         run = self.float32 if first.itemsize == FLOAT32.itemsize else self.float64
         run(first, *(array.view(first.dtype) for array in others), option)
-
-
-def forward_call(apply: Any, apply_in_place: Any) -> Call:
-    """A call (x, out, option) around the loops apply(x, y, option) and apply_in_place(y, option)."""
-
-    @_inlined
-    def run(x, y, option):
-        if _address(x) == _address(y):
-            apply_in_place(_elements(y), option)
-        else:
-            apply(_elements(x), _elements(y), option)
-
-    @njit(nogil=False)
-    def call(x, out, option):
-        if not _is_plain(x) or not (_is_none(out) or _can_be_out(x, out)):
-            return _none(x)
-        y = _new_like(x) if _is_none(out) else _kept(out)
-        if _is_null(y):
-            return y
-        if _size(x) < _RELEASING_SIZE:
-            run(x, y, option)
-        else:
-            state = _release_interpreter()
-            run(x, y, option)
-            _take_interpreter(state)
-        return y
-
-    return Call(call, 1)
-
-
-def backward_call(times: Any, times_in_place: Any) -> Call:
-    """A call (g, x, out, option) around the loops times(g, x, y, option) and times_in_place(g, x, option)."""
-
-    @_inlined
-    def run(g, x, y, option):
-        if _address(g) == _address(y):
-            times_in_place(_elements(y), _elements(x), option)
-        else:
-            times(_elements(g), _elements(x), _elements(y), option)
-
-    @njit(nogil=False)
-    def call(g, x, out, option):
-        if not _is_plain(g) or not _is_alike(g, x):
-            return _none(g)
-        if not (_is_none(out) or (_can_be_out(g, out) and _is_same_or_separate(x, out))):
-            return _none(g)
-        y = _new_like(g) if _is_none(out) else _kept(out)
-        if _is_null(y):
-            return y
-        if _size(g) < _RELEASING_SIZE:
-            run(g, x, y, option)
-        else:
-            state = _release_interpreter()
-            run(g, x, y, option)
-            _take_interpreter(state)
-        return y
-
-    return Call(call, 2)

@@ -12,9 +12,8 @@ from numpy import ndarray
 
 from fastnn_ext.checks import FLOAT32, FLOAT64, direct
 from fastnn_ext.checks import activations as checks
+from fastnn_ext.njit import _calls as calls
 from fastnn_ext.njit import _vmath as vmath
-from fastnn_ext.njit._calls import backward_call, forward_call
-from fastnn_ext.njit._gemm import internal
 from fastnn_ext.njit._options import njit, widest_vectors
 from fastnn_ext.njit._reductions import PIECE, add, inlined, largest, reordered, sum_of_piece
 
@@ -261,39 +260,48 @@ def _softsign_derivative(x, option):
 
 
 class _Map:
-    """y = f(x) and y = g * f(x) over plain arrays, as calls by dtype; each loop is compiled at its first use."""
+    """y = f(x) and y = g * f(x) over plain arrays, as calls by dtype; each is compiled at its first use."""
 
     def __init__(self, formula):
-        @internal
-        def apply(x, y, option):
+        @njit(nogil=False)
+        def forward(x, out, option):
             widest_vectors()
-            option = x.dtype.type(option)
-            for i in range(x.size):
-                y[i] = formula(x[i], option)
-
-        @internal
-        def apply_in_place(y, option):
-            widest_vectors()
+            result = calls.result(x, out)
+            if calls.is_nothing(result):
+                return result
+            state = calls.release(x)
+            y = calls.elements(result)
             option = y.dtype.type(option)
-            for i in range(y.size):
-                y[i] = formula(y[i], option)
+            if calls.are_same(x, result):
+                for i in range(y.size):
+                    y[i] = formula(y[i], option)
+            else:
+                x = calls.elements(x)
+                for i in range(y.size):
+                    y[i] = formula(x[i], option)
+            calls.take_back(state)
+            return result
 
-        @internal
-        def times(g, x, y, option):
+        @njit(nogil=False)
+        def backward(g, x, out, option):
             widest_vectors()
-            option = x.dtype.type(option)
-            for i in range(x.size):
-                y[i] = g[i] * formula(x[i], option)
+            result = calls.result_of_two(g, x, out)
+            if calls.is_nothing(result):
+                return result
+            state = calls.release(x)
+            x, y = calls.elements(x), calls.elements(result)
+            option = y.dtype.type(option)
+            if calls.are_same(g, result):
+                for i in range(y.size):
+                    y[i] *= formula(x[i], option)
+            else:
+                g = calls.elements(g)
+                for i in range(y.size):
+                    y[i] = g[i] * formula(x[i], option)
+            calls.take_back(state)
+            return result
 
-        @internal
-        def times_in_place(g, x, option):
-            widest_vectors()
-            option = x.dtype.type(option)
-            for i in range(x.size):
-                g[i] *= formula(x[i], option)
-
-        self.forward = forward_call(apply, apply_in_place)
-        self.backward = backward_call(times, times_in_place)
+        self.forward, self.backward = calls.Call(forward, 1), calls.Call(backward, 2)
 
 
 def _forward(function, f, x, out, option):
@@ -331,15 +339,15 @@ def _backward(function, f, out, option=0.0, **arrays):
 
 def _kernel(name, f):
     """The kernel y = f(x); with `_forward` written out, since another call would cost as much as the small arrays."""
-    calls = f.forward
+    forward = f.forward
 
     def kernel(x, *, out=None):
         if type(x) is ndarray:
             dtype = x.dtype
             if dtype is FLOAT32:
-                y = calls.float32(x, out, 0.0)
+                y = forward.float32(x, out, 0.0)
             else:
-                y = calls.float64(x, out, 0.0) if dtype is FLOAT64 else None
+                y = forward.float64(x, out, 0.0) if dtype is FLOAT64 else None
             if y is not None:
                 return y
         return _checked_forward(name, f, x, out, 0.0)
