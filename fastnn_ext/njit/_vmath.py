@@ -348,7 +348,7 @@ def tanh(x):
     c = _constants(x)
     a = abs(x)
     h = _half_expm1(c.two * (c.saturation if a > c.saturation else a))
-    guess = a if a < c.half else c.zero
+    guess = c.half if a > c.half else a
     y = guess + ((h - guess) - guess * h) / (c.one + h)
     return math.copysign(y, x)
 

@@ -136,13 +136,13 @@ FNN_INLINE FNN_REAL FNN_NAME(log1p)(FNN_REAL x)
     return x > -1 ? y : (x == -1 ? -(FNN_REAL)INFINITY : (FNN_REAL)NAN);
 }
 
-/* h / (1 + h) with h = (e^(2|x|) - 1) / 2. For small x the result is written
- * |x| + (h - |x| - |x| h) / (1 + h), where rounding touches only the small second term. */
+/* h / (1 + h) with h = (e^(2|x|) - 1) / 2, written guess + (h - guess - guess h) / (1 + h), where rounding touches
+ * only the smaller second term. */
 FNN_INLINE FNN_REAL FNN_NAME(tanh)(FNN_REAL x)
 {
     const FNN_REAL a = FNN_NAME(abs)(x);
     const FNN_REAL h = FNN_NAME(half_expm1)(FNN_C(2.0) * a);
-    const FNN_REAL guess = a < FNN_C(0.5) ? a : FNN_C(0.0);
+    const FNN_REAL guess = a > FNN_C(0.5) ? FNN_C(0.5) : a;
     const FNN_REAL y = guess + ((h - guess) - guess * h) / (FNN_C(1.0) + h);
     return FNN_NAME(with_sign)(a > FNN_SATURATION ? FNN_C(1.0) : y, x);
 }
