@@ -11,6 +11,7 @@ from fastnn._contract import KERNELS
 from fastnn._select import BackendError, available_backends, backend
 from fastnn._threads import get_num_threads, num_threads, set_num_threads
 from fastnn._version import __version__ as __version__
+from fastnn._warmup import warmup
 from fastnn.activations import *
 from fastnn.conv import *
 from fastnn.linear import *
@@ -33,4 +34,5 @@ __all__ = [
     "report",
     "set_backend",
     "set_num_threads",
+    "warmup",
 ]

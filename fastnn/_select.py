@@ -226,7 +226,10 @@ class PublicNames:
     def __init__(self, namespace: MutableMapping[str, Any]) -> None:
         self._namespace = namespace
         self._bound: Backend | None = None
-        is_strict(), instruction_set()  # a bad variable is an error now, not when it is first asked for
+        # A bad variable is an error now, not when it is first asked for.
+        is_strict()
+        instruction_set()
+        _environment("FASTNN_NUMBA_CACHE", ("0", "1"))
         self._chosen = default_backend()
         if self._chosen == "numba":
             for name in KERNELS:

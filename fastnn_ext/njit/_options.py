@@ -3,8 +3,8 @@
 `fastmath` allows fused multiply-add and nothing else: NaN, infinities and signed zeros stay as in NumPy.
 
 Compiled code is not kept on disk unless `FASTNN_NUMBA_CACHE=1`. What Numba's cache lacks for a library is added
-here: code is recompiled when any module of this folder has changed, not only the function's own, and a cache
-that cannot be read or written costs a warning instead of the call.
+here: code is recompiled when any module of this folder has changed, not only the function's own, closures are found
+again in another process, and a cache that cannot be read or written costs a warning instead of the call.
 """
 
 import hashlib
@@ -24,13 +24,14 @@ intrinsic: Any = numba.extending.intrinsic  # whose type hints count the typing 
 
 OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
-_USE_CACHE = os.environ.get("FASTNN_NUMBA_CACHE", "0") not in ("", "0")
+_USE_CACHE = os.environ.get("FASTNN_NUMBA_CACHE", "").strip() == "1"
 
 
 def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """`numba.njit` with the options of the house; used as `@njit` or `@njit(option=...)`."""
     if function is None:
         return partial(njit, **options)
+    _tell_apart(function)
     dispatcher = numba.njit(**{**OPTIONS, **options})(function)
     if _USE_CACHE:
         try:
@@ -38,6 +39,14 @@ def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         except (OSError, RuntimeError) as error:  # RuntimeError: no folder that can be written
             _warn(error)
     return dispatcher
+
+
+def _tell_apart(function: Callable[..., Any]) -> None:
+    """Put what a closure is about into its name, by which alone machine code from the cache and other are linked."""
+    contents = [cell.cell_contents for cell in function.__closure__ or ()]
+    if contents:
+        names = (getattr(content, "__qualname__", str(content)).rpartition(".")[2] for content in contents)
+        function.__qualname__ += f"({', '.join(names)})"
 
 
 @intrinsic
@@ -72,7 +81,7 @@ class _TolerantCache(FunctionCache):
             _warn(error)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), _sources_digest())
+        return sig, codegen.magic_tuple(), _sources_digest()
 
 
 @cache
