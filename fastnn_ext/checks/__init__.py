@@ -210,7 +210,7 @@ def overlaps(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Whether two arrays share an element; yes where that is too hard to tell."""
     if a is b:
         return a.size > 0
-    if not np.may_share_memory(a, b):
+    if (a.flags.owndata and b.flags.owndata) or not np.may_share_memory(a, b):
         return False
     try:
         return bool(np.shares_memory(a, b, max_work=_OVERLAP_WORK))  # type: ignore[arg-type]
@@ -372,15 +372,27 @@ def at_least(function: str, argument: str, array: NDArray[Any], ndim: int) -> No
 
 
 def has_shape(
-    function: str, argument: str, array: NDArray[Any], shape: tuple[int | str, ...], because: str = ""
+    function: str,
+    argument: str,
+    array: NDArray[Any],
+    shape: tuple[int | str, ...],
+    because: str = "",
+    *shown: object,
 ) -> None:
-    """A ValueError where `array` is not of `shape`, in which a name stands for any length."""
-    if array.shape == shape:
+    """A ValueError where `array` is not of `shape`, in which a name stands for any length.
+
+    It ends with the reason, `because` and what is `shown` behind it: put into words here, where there is an error.
+    """
+    have = array.shape
+    if have == shape:
         return
-    fits = array.ndim == len(shape) and all(
-        isinstance(want, str) or have == want for have, want in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
-        words = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-        expected = f"({words}){because and f', {because}'}"
-        raise wrong(ValueError, function, argument, f"has shape {array.shape}", expected)
+    if len(have) == len(shape):
+        for length, want in zip(have, shape, strict=True):
+            if length != want and not isinstance(want, str):
+                break
+        else:
+            return
+    words = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    reason = " ".join(map(str, filter(None, (because, *shown))))
+    expected = f"({words}){reason and f', {reason}'}"
+    raise wrong(ValueError, function, argument, f"has shape {array.shape}", expected)

@@ -32,7 +32,7 @@ def conv2d(
     x, weight, bias = arrays
     rows, columns, groups = _geometry(name, x, weight, stride, padding, dilation, groups, channels_last)
     if bias is not None:
-        checks.has_shape(name, "bias", bias, weight.shape[:1], f"as weight has shape {weight.shape}")
+        checks.has_shape(name, "bias", bias, weight.shape[:1], "as weight has shape", weight.shape)
     shape = image_shape(x.shape[0], weight.shape[0], rows.outputs, columns.outputs, channels_last)
     y = checks.output(name, out, shape, dtype, reads=given)
     return x, weight, bias, rows, columns, groups, activation, channels_last, y

@@ -26,9 +26,9 @@ def linear(
     arrays, given, dtype = checks.floats("linear", x=x, weight=weight, bias=bias)
     x, weight, bias = arrays
     checks.at_least("linear", "x", x, 1)
-    checks.has_shape("linear", "weight", weight, ("out", x.shape[-1]), f"as x has shape {x.shape}")
+    checks.has_shape("linear", "weight", weight, ("out", x.shape[-1]), "as x has shape", x.shape)
     if bias is not None:
-        checks.has_shape("linear", "bias", bias, weight.shape[:1], f"as weight has shape {weight.shape}")
+        checks.has_shape("linear", "bias", bias, weight.shape[:1], "as weight has shape", weight.shape)
     y = checks.output("linear", out, (*x.shape[:-1], weight.shape[0]), dtype, reads=given)
     return x, weight, bias, activation, y
 
@@ -42,7 +42,7 @@ def linear_backward(
     arrays, _, dtype = checks.floats(name, grad_out=grad_out, x=x, weight=weight)
     grad_out, x, weight = arrays
     checks.at_least(name, "x", x, 1)
-    checks.has_shape(name, "weight", weight, ("out", x.shape[-1]), f"as x has shape {x.shape}")
+    checks.has_shape(name, "weight", weight, ("out", x.shape[-1]), "as x has shape", x.shape)
     shape = (*x.shape[:-1], weight.shape[0])
     checks.has_shape(name, "grad_out", grad_out, shape, "the shape of linear(x, weight)")
     gradients = (
@@ -53,12 +53,17 @@ def linear_backward(
     return grad_out, x, weight, gradients
 
 
+def left_derivative(activation: Any, loss: Any) -> str | None:
+    """The activation whose f'(y) multiplies y - target in the delta of `activation` and `loss`, or None."""
+    loss = checks.choice("output_delta", "loss", loss, DELTAS)
+    return DELTAS[loss][checks.choice("output_delta", "activation", activation, DELTAS[loss])]
+
+
 def output_delta(
     y: Any, target: Any, activation: Any, loss: Any, out: Any
 ) -> tuple[NDArray[Any], NDArray[Any], str | None, Output]:
-    """Plain y and target, the activation whose f'(y) multiplies y - target or None, and the Output."""
-    loss = checks.choice("output_delta", "loss", loss, DELTAS)
-    derivative = DELTAS[loss][checks.choice("output_delta", "activation", activation, DELTAS[loss])]
+    """Plain y and target, the `left_derivative`, and the Output."""
+    derivative = left_derivative(activation, loss)
     y, target, delta = checks.elementwise("output_delta", out, y=y, target=target)
     return y, target, derivative, delta
 
@@ -72,8 +77,8 @@ def hidden_delta(
     arrays, given, dtype = checks.floats(name, delta_next=delta_next, weight_next=weight_next, y=y)
     delta_next, weight_next, y = arrays
     checks.at_least(name, "delta_next", delta_next, 1)
-    because = f"as delta_next has shape {delta_next.shape}"
-    checks.has_shape(name, "weight_next", weight_next, (delta_next.shape[-1], "in"), because)
+    fitting = (delta_next.shape[-1], "in")
+    checks.has_shape(name, "weight_next", weight_next, fitting, "as delta_next has shape", delta_next.shape)
     shape = (*delta_next.shape[:-1], weight_next.shape[1])
     checks.has_shape(name, "y", y, shape, "the shape of delta_next @ weight_next")
     delta = checks.output(name, out, y.shape, dtype, reads=given)

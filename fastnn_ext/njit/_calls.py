@@ -15,9 +15,10 @@ from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import NativeValue, box, models, register_model, unbox
+from numpy import ndarray
 from numpy.typing import NDArray
 
-from fastnn_ext.checks import FLOAT32
+from fastnn_ext.checks import FLOAT32, FLOAT64
 from fastnn_ext.njit._options import intrinsic, njit
 
 # Fewer elements than this are done before another thread could make use of the interpreter.
@@ -316,10 +317,21 @@ class Call:
         setattr(self, dtype, self._function.overloads[signature].entry_point)
         return getattr(self, dtype)
 
+    def __call__(self, first: Any, *others: Any) -> Any:
+        """What the machine code returns for arguments of any kind; None where there is none for them."""
+        if type(first) is ndarray:
+            dtype = first.dtype
+            if dtype is FLOAT32:
+                return self.float32(first, *others)
+            if dtype is FLOAT64:
+                return self.float64(first, *others)
+        return None
+
     def checked(self, option: float, first: NDArray[Any], *others: NDArray[Any]) -> None:
         """Run on plain arrays of equal dtypes and shapes; the last one is written.
 
         Equal dtypes are not always the same object, by which the machine code knows them: views have the first one's.
         """
-        run = self.float32 if first.itemsize == FLOAT32.itemsize else self.float64
-        run(first, *(array.view(first.dtype) for array in others), option)
+        dtype = first.dtype
+        run = self.float32 if dtype.itemsize == FLOAT32.itemsize else self.float64
+        run(first, *[array if array.dtype is dtype else array.view(dtype) for array in others], option)

@@ -54,6 +54,11 @@ def _chosen(condition, yes, no, x):
 
 
 @inlined
+def _one(x, option):
+    return real(1, x)
+
+
+@inlined
 def _flat(x, option):
     return _chosen(True, 0, 0, x)
 
@@ -305,15 +310,8 @@ class _Map:
 
 
 def _forward(function, f, x, out, option):
-    if type(x) is ndarray:
-        dtype = x.dtype
-        if dtype is FLOAT32:
-            y = f.forward.float32(x, out, option)
-        else:
-            y = f.forward.float64(x, out, option) if dtype is FLOAT64 else None
-        if y is not None:
-            return y
-    return _checked_forward(function, f, x, out, option)
+    y = f.forward(x, out, option)
+    return _checked_forward(function, f, x, out, option) if y is None else y
 
 
 def _checked_forward(function, f, x, out, option):
@@ -324,21 +322,16 @@ def _checked_forward(function, f, x, out, option):
 
 def _backward(function, f, out, option=0.0, **arrays):
     g, saved = arrays.values()
-    if type(g) is ndarray:
-        dtype = g.dtype
-        if dtype is FLOAT32:
-            grad = f.backward.float32(g, saved, out, option)
-        else:
-            grad = f.backward.float64(g, saved, out, option) if dtype is FLOAT64 else None
-        if grad is not None:
-            return grad
+    grad = f.backward(g, saved, out, option)
+    if grad is not None:
+        return grad
     g, saved, output = checks.backward(function, out, **arrays)
     f.backward.checked(option, g, saved, output.array)
     return output.deliver()
 
 
 def _kernel(name, f):
-    """The kernel y = f(x); with `_forward` written out, since another call would cost as much as the small arrays."""
+    """The kernel y = f(x): `_forward` written out, for calls from Python to Python cost as much as a small array."""
     forward = f.forward
 
     def kernel(x, *, out=None):
@@ -570,6 +563,13 @@ _FUSED = {
     "sign": (_SIGN, 0.0),
 }
 _FROM_OUTPUT = {"relu": _RELU_DERIVATIVE, "sigmoid": _SIGMOID_FROM_OUTPUT, "tanh": _TANH_FROM_OUTPUT}
+#: The derivative of an activation as a formula of its output.
+FROM_OUTPUT = {
+    None: _one,
+    "relu": _relu_derivative,
+    "sigmoid": _sigmoid_from_output,
+    "tanh": _tanh_from_output,
+}
 
 
 def activate(activation, y):

@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from fastnn_ext.checks import linear as checks
+from fastnn_ext.njit import _calls as calls
 from fastnn_ext.njit._gemm import matmul_nn, matmul_nt, matmul_tn
-from fastnn_ext.njit._options import njit
-from fastnn_ext.njit.activations import activate, multiply_by_derivative
+from fastnn_ext.njit._options import njit, widest_vectors
+from fastnn_ext.njit.activations import FROM_OUTPUT, activate, multiply_by_derivative
 
 _DTYPES = (np.float32, np.float64)
 _NO_BIAS = {np.dtype(dtype): np.empty(0, dtype) for dtype in _DTYPES}
@@ -42,10 +43,27 @@ def _gradients(grad_out, x, weight, grad_x, grad_weight, grad_bias):
         _sum_rows(grad_out, grad_bias)
 
 
-@njit
-def _subtract(y, target, difference):
-    for i in range(y.size):
-        difference[i] = y[i] - target[i]
+def _delta(derivative):
+    """The call of (y - target) * f' for f' as a formula of the output y."""
+
+    @njit(nogil=False)
+    def delta(y, target, out, option):
+        widest_vectors()
+        result = calls.result_of_two(y, target, out)
+        if calls.is_nothing(result):
+            return result
+        state = calls.release(y)
+        y, target, difference = calls.elements(y), calls.elements(target), calls.elements(result)
+        option = y.dtype.type(option)
+        for i in range(y.size):
+            difference[i] = (y[i] - target[i]) * derivative(y[i], option)
+        calls.take_back(state)
+        return result
+
+    return calls.Call(delta, 2)
+
+
+_DELTAS = {name: _delta(derivative) for name, derivative in FROM_OUTPUT.items()}
 
 
 def linear(x, weight, bias=None, *, activation=None, out=None):
@@ -68,12 +86,13 @@ def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
 
 
 def output_delta(y, target, *, activation="sigmoid", loss="half_squared_error", out=None):
-    y, target, derivative, output = checks.output_delta(y, target, activation, loss, out)
-    difference = np.empty_like(y)
-    _subtract(y.ravel(), target.ravel(), difference.ravel())
-    if derivative is not None:
-        multiply_by_derivative(derivative, difference, y)
-    return output.fill(difference)
+    derivative = checks.left_derivative(activation, loss)
+    delta = _DELTAS[derivative](y, target, out, 0.0)
+    if delta is None:
+        y, target, _, output = checks.output_delta(y, target, activation, loss, out)
+        _DELTAS[derivative].checked(0.0, y, target, output.array)
+        return output.deliver()
+    return delta
 
 
 def hidden_delta(delta_next, weight_next, y, *, activation="sigmoid", out=None):
