@@ -84,12 +84,12 @@ FNN_INLINE FNN_REAL FNN_NAME(exp)(FNN_REAL x)
     return x < FNN_EXP_MIN ? FNN_C(0.0) : z;
 }
 
-/* 2^FNN_LIFT e^x for x <= 0. Lifted, 2^n is a normal number wherever e^x is not 0, so one factor will do and
+/* 2^FNN_EXP_LIFT e^x for x <= 0. Lifted, 2^n is a normal number wherever e^x is not 0, so one factor will do and
  * denormals, slow and inexact, never arise. */
 FNN_INLINE FNN_REAL FNN_NAME(lifted_exp)(FNN_REAL x)
 {
     FNN_REAL shifted;
-    const FNN_REAL r = FNN_NAME(reduce)(x, FNN_BIAS + FNN_LIFT, &shifted);
+    const FNN_REAL r = FNN_NAME(reduce)(x, FNN_BIAS + FNN_EXP_LIFT, &shifted);
     const FNN_REAL scale = FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
     const FNN_REAL y = scale + scale * (r + r * r * FNN_NAME(exp_tail)(r));
     return x < FNN_EXP_MIN ? FNN_C(0.0) : y;
@@ -219,7 +219,7 @@ FNN_INLINE FNN_REAL FNN_NAME(gelu)(FNN_REAL x)
 #undef FNN_LN2_LO
 #undef FNN_EXP_MIN
 #undef FNN_EXP_MAX
-#undef FNN_LIFT
+#undef FNN_EXP_LIFT
 #undef FNN_SATURATION
 #undef FNN_TINY
 #undef FNN_ERF_MAX
