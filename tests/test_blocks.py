@@ -127,3 +127,15 @@ def test_numbers_that_would_overflow_if_they_were_mixed(backend, dtype, layout):
     _channel(weight, layout)[:, 1, 1] = 1
     y = backend.conv2d(x, weight, padding=1, layout=layout)
     np.testing.assert_array_equal(_channel(y, layout), _channel(x, layout))
+
+
+@pytest.mark.kernels(having=lambda kernel: kernel.name in ("relu", "relu_backward"))
+def test_results_that_are_larger_than_caches(kernel, dtype, backend):
+    count = 2**22 + 12345
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(count).astype(dtype) for _ in range(1 + kernel.name.endswith("backward"))]
+    function = backend.function(kernel)
+    memory = np.zeros(count + 3, dtype)
+    result = function(*arrays, out=memory[3:])
+    np.testing.assert_array_equal(result, function(*arrays))
+    assert not memory[:3].any()

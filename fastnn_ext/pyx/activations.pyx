@@ -209,56 +209,56 @@ cdef void softsign_backward_loop(const real *g, const real *x, real *grad, Py_ss
 
 def step(x, *, threshold=0, out=None):
     cdef double option = finite("step", "threshold", threshold)
-    return unary("step", "x", step_loop[float], step_loop[double], x, out, option)
+    return unary("step", "x", step_loop[float], step_loop[double], x, out, option, light=True)
 
 
 def step_derivative(x, *, threshold=0, out=None):
     cdef double option = finite("step_derivative", "threshold", threshold)
-    return unary("step_derivative", "x", flat_loop[float], flat_loop[double], x, out, option)
+    return unary("step_derivative", "x", flat_loop[float], flat_loop[double], x, out, option, light=True)
 
 
 def step_backward(grad_out, x, *, threshold=0, out=None):
     cdef double option = finite("step_backward", "threshold", threshold)
-    return binary("step_backward", "x", flat_backward_loop[float], flat_backward_loop[double], grad_out, x, out, option)
+    return binary("step_backward", "x", flat_backward_loop[float], flat_backward_loop[double], grad_out, x, out, option, light=True)
 
 
 def sign(x, *, out=None):
-    return unary("sign", "x", sign_loop[float], sign_loop[double], x, out, 0)
+    return unary("sign", "x", sign_loop[float], sign_loop[double], x, out, 0, light=True)
 
 
 def sign_derivative(x, *, out=None):
-    return unary("sign_derivative", "x", flat_loop[float], flat_loop[double], x, out, 0)
+    return unary("sign_derivative", "x", flat_loop[float], flat_loop[double], x, out, 0, light=True)
 
 
 def sign_backward(grad_out, x, *, out=None):
-    return binary("sign_backward", "x", flat_backward_loop[float], flat_backward_loop[double], grad_out, x, out, 0)
+    return binary("sign_backward", "x", flat_backward_loop[float], flat_backward_loop[double], grad_out, x, out, 0, light=True)
 
 
 def relu(x, *, out=None):
-    return unary("relu", "x", relu_loop[float], relu_loop[double], x, out, 0)
+    return unary("relu", "x", relu_loop[float], relu_loop[double], x, out, 0, light=True)
 
 
 def relu_derivative(x, *, out=None):
-    return unary("relu_derivative", "x", relu_derivative_loop[float], relu_derivative_loop[double], x, out, 0)
+    return unary("relu_derivative", "x", relu_derivative_loop[float], relu_derivative_loop[double], x, out, 0, light=True)
 
 
 def relu_backward(grad_out, y, *, out=None):
-    return binary("relu_backward", "y", relu_backward_loop[float], relu_backward_loop[double], grad_out, y, out, 0)
+    return binary("relu_backward", "y", relu_backward_loop[float], relu_backward_loop[double], grad_out, y, out, 0, light=True)
 
 
 def leaky_relu(x, *, negative_slope=0.01, out=None):
     cdef double option = finite("leaky_relu", "negative_slope", negative_slope)
-    return unary("leaky_relu", "x", leaky_relu_loop[float], leaky_relu_loop[double], x, out, option)
+    return unary("leaky_relu", "x", leaky_relu_loop[float], leaky_relu_loop[double], x, out, option, light=True)
 
 
 def leaky_relu_derivative(x, *, negative_slope=0.01, out=None):
     cdef double option = finite("leaky_relu_derivative", "negative_slope", negative_slope)
-    return unary("leaky_relu_derivative", "x", leaky_relu_derivative_loop[float], leaky_relu_derivative_loop[double], x, out, option)
+    return unary("leaky_relu_derivative", "x", leaky_relu_derivative_loop[float], leaky_relu_derivative_loop[double], x, out, option, light=True)
 
 
 def leaky_relu_backward(grad_out, x, *, negative_slope=0.01, out=None):
     cdef double option = finite("leaky_relu_backward", "negative_slope", negative_slope)
-    return binary("leaky_relu_backward", "x", leaky_relu_backward_loop[float], leaky_relu_backward_loop[double], grad_out, x, out, option)
+    return binary("leaky_relu_backward", "x", leaky_relu_backward_loop[float], leaky_relu_backward_loop[double], grad_out, x, out, option, light=True)
 
 
 def elu(x, *, alpha=1, out=None):
@@ -361,15 +361,15 @@ def sigmoid_backward(grad_out, y, *, out=None):
 
 
 def hard_sigmoid(x, *, out=None):
-    return unary("hard_sigmoid", "x", hard_sigmoid_loop[float], hard_sigmoid_loop[double], x, out, 0)
+    return unary("hard_sigmoid", "x", hard_sigmoid_loop[float], hard_sigmoid_loop[double], x, out, 0, light=True)
 
 
 def hard_sigmoid_derivative(x, *, out=None):
-    return unary("hard_sigmoid_derivative", "x", hard_sigmoid_derivative_loop[float], hard_sigmoid_derivative_loop[double], x, out, 0)
+    return unary("hard_sigmoid_derivative", "x", hard_sigmoid_derivative_loop[float], hard_sigmoid_derivative_loop[double], x, out, 0, light=True)
 
 
 def hard_sigmoid_backward(grad_out, x, *, out=None):
-    return binary("hard_sigmoid_backward", "x", hard_sigmoid_backward_loop[float], hard_sigmoid_backward_loop[double], grad_out, x, out, 0)
+    return binary("hard_sigmoid_backward", "x", hard_sigmoid_backward_loop[float], hard_sigmoid_backward_loop[double], grad_out, x, out, 0, light=True)
 
 
 def tanh(x, *, out=None):
@@ -385,15 +385,15 @@ def tanh_backward(grad_out, y, *, out=None):
 
 
 def hard_tanh(x, *, out=None):
-    return unary("hard_tanh", "x", hard_tanh_loop[float], hard_tanh_loop[double], x, out, 0)
+    return unary("hard_tanh", "x", hard_tanh_loop[float], hard_tanh_loop[double], x, out, 0, light=True)
 
 
 def hard_tanh_derivative(x, *, out=None):
-    return unary("hard_tanh_derivative", "x", hard_tanh_derivative_loop[float], hard_tanh_derivative_loop[double], x, out, 0)
+    return unary("hard_tanh_derivative", "x", hard_tanh_derivative_loop[float], hard_tanh_derivative_loop[double], x, out, 0, light=True)
 
 
 def hard_tanh_backward(grad_out, x, *, out=None):
-    return binary("hard_tanh_backward", "x", hard_tanh_backward_loop[float], hard_tanh_backward_loop[double], grad_out, x, out, 0)
+    return binary("hard_tanh_backward", "x", hard_tanh_backward_loop[float], hard_tanh_backward_loop[double], grad_out, x, out, 0, light=True)
 
 
 def softsign(x, *, out=None):

@@ -13,6 +13,15 @@ cdef enum:
     PART_ELEMENTS = 32768    # that one thread does at a time
     SHARE_ELEMENTS = 131072  # that a thread must have
 
+cdef extern from "engine/stream.h" nogil:
+    enum:
+        CACHE_LINE "FNN_CACHE_LINE"
+        STREAM_PIECE "FNN_STREAM_PIECE"
+        STREAM_BYTES "FNN_STREAM_BYTES"
+    Py_ssize_t to_line "fnn_to_line"(const void *address)
+    void stream "fnn_stream"(void *target, const void *source, Py_ssize_t bytes)
+    void end_stream "fnn_stream_end"()
+
 cdef extern from "engine/map.h" nogil:
     void fnn_map_f32(
         float (*f)(float, float) noexcept nogil, const float *x, float *y, Py_ssize_t n, float option
@@ -66,9 +75,9 @@ cdef inline double finite(str function, str argument, object value) except? -1:
 
 
 cdef inline object unary(
-    str name, str argument, loop_f32 f32, loop_f64 f64, object x, object out, double option
+    str name, str argument, loop_f32 f32, loop_f64 f64, object x, object out, double option, bint light=False
 ):
-    """y = f(x) by the loop of x's dtype."""
+    """y = f(x) by the loop of x's dtype, which is `light` where it is faster than memory."""
     cdef object output = None
     cdef cnp.ndarray source, result
     if is_plain(x) and out is None:
@@ -85,7 +94,7 @@ cdef inline object unary(
     cdef const void *from_x = PyArray_DATA(source)
     cdef void *y = PyArray_DATA(result)
     if n >= GIL_ELEMENTS:
-        run_elements(name, Elements(single, n, option, NULL, from_x, y, f32, f64, NULL, NULL))
+        run_elements(name, Elements(single, light and result is out, n, option, NULL, from_x, y, f32, f64, NULL, NULL))
     elif single:
         f32(<const float *> from_x, <float *> y, n, <float> option)
     else:
@@ -94,9 +103,10 @@ cdef inline object unary(
 
 
 cdef inline object binary(
-    str name, str argument, loop2_f32 f32, loop2_f64 f64, object grad_out, object saved, object out, double option
+    str name, str argument, loop2_f32 f32, loop2_f64 f64, object grad_out, object saved, object out, double option,
+    bint light=False,
 ):
-    """y = f(grad_out, saved) by the loop of their dtype."""
+    """y = f(grad_out, saved) by the loop of their dtype, which is `light` where it is faster than memory."""
     cdef object output = None
     cdef cnp.ndarray g, s, result
     cdef bint fast = (
@@ -119,7 +129,7 @@ cdef inline object binary(
     cdef const void *from_s = PyArray_DATA(s)
     cdef void *y = PyArray_DATA(result)
     if n >= GIL_ELEMENTS:
-        run_elements(name, Elements(single, n, option, from_g, from_s, y, NULL, NULL, f32, f64))
+        run_elements(name, Elements(single, light and result is out, n, option, from_g, from_s, y, NULL, NULL, f32, f64))
     elif single:
         f32(<const float *> from_g, <const float *> from_s, <float *> y, n, <float> option)
     else:
@@ -130,6 +140,7 @@ cdef inline object binary(
 cdef struct Elements:
     # y = f(x), or f(g, x) where there is a g
     bint single
+    bint streams  # past the caches where y is large; new memory was just zeroed, and is in them
     Py_ssize_t n
     double option
     const void *g
@@ -152,18 +163,40 @@ cdef inline int run_elements(str name, Elements elements) except -1:
 
 cdef inline int run_numbered_part(void *elements, Py_ssize_t part) noexcept nogil:
     cdef const Elements *e = <const Elements *> elements
-    run_part(e, part * PART_ELEMENTS, min(e.n - part * PART_ELEMENTS, PART_ELEMENTS))
+    cdef Py_ssize_t first = part * PART_ELEMENTS, n = min(e.n - first, PART_ELEMENTS)
+    cdef Py_ssize_t itemsize = sizeof(float) if e.single else sizeof(double)
+    if e.streams and e.n * itemsize >= STREAM_BYTES and e.y != e.x and e.y != e.g:
+        stream_part(e, first, n, itemsize)
+    else:
+        run_part(e, first, n, <char *> e.y + first * itemsize)
     return 0
 
 
-cdef inline void run_part(const Elements *e, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+cdef inline void stream_part(const Elements *e, Py_ssize_t first, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
+    """The same past the caches, but for what are not whole cache lines of y."""
+    cdef char memory[STREAM_PIECE + CACHE_LINE]
+    cdef char *piece = memory + to_line(memory)
+    cdef char *y = <char *> e.y + first * itemsize
+    cdef Py_ssize_t count = min(to_line(y) // itemsize, n)
+    run_part(e, first, count, y)
+    while True:
+        first, n, y = first + count, n - count, y + count * itemsize
+        count = min(STREAM_PIECE, n * itemsize // CACHE_LINE * CACHE_LINE) // itemsize
+        if count == 0:
+            break
+        run_part(e, first, count, piece)
+        stream(y, piece, count * itemsize)
+    run_part(e, first, n, y)
+    end_stream()
+
+
+cdef inline void run_part(const Elements *e, Py_ssize_t first, Py_ssize_t n, void *y) noexcept nogil:
+    """n elements from `first` on, to y."""
     if e.single and e.g == NULL:
-        e.unary_f32(<const float *> e.x + first, <float *> e.y + first, n, <float> e.option)
+        e.unary_f32(<const float *> e.x + first, <float *> y, n, <float> e.option)
     elif e.single:
-        e.binary_f32(
-            <const float *> e.g + first, <const float *> e.x + first, <float *> e.y + first, n, <float> e.option
-        )
+        e.binary_f32(<const float *> e.g + first, <const float *> e.x + first, <float *> y, n, <float> e.option)
     elif e.g == NULL:
-        e.unary_f64(<const double *> e.x + first, <double *> e.y + first, n, e.option)
+        e.unary_f64(<const double *> e.x + first, <double *> y, n, e.option)
     else:
-        e.binary_f64(<const double *> e.g + first, <const double *> e.x + first, <double *> e.y + first, n, e.option)
+        e.binary_f64(<const double *> e.g + first, <const double *> e.x + first, <double *> y, n, e.option)

@@ -2,9 +2,7 @@
  *
  * They are C because Cython has no way to say that y may be x itself and that no element depends on another one; a
  * compiler that is not told tests for overlap, and may take its slow loop for results in place. f is a constant
- * wherever these are inlined, so each becomes one vectorised loop over f's formula.
- *
- * This is the place for stores that bypass the cache where y is larger than it. */
+ * wherever these are inlined, so each becomes one vectorised loop over f's formula. */
 #ifndef FASTNN_MAP_H
 #define FASTNN_MAP_H
 

@@ -16,10 +16,8 @@
 
 enum {
     FNN_CACHE_LINE = 64,
-    FNN_STREAM_PIECE = 2048, /* bytes that are computed before they are moved */
-#ifndef FNN_STREAM_BYTES
-    FNN_STREAM_BYTES = 1 << 24 /* of a result that is worth it: no core's share of a cache is larger */
-#endif
+    FNN_STREAM_PIECE = 512, /* bytes that are computed before they are moved: few, so that the two overlap */
+    FNN_STREAM_BYTES = 1 << 24 /* of a result that is worth it: more than a core has of its caches */
 };
 
 /* How many bytes from `address` on the next cache line begins. */
