@@ -8,10 +8,16 @@ The argument of exp is never above 0. NaN, or infinity minus infinity, reaches t
 """
 
 from common cimport real
+from elementwise cimport CACHE_LINE, end_stream, stream, to_line
+from libc.string cimport memcpy
 from reduce cimport accumulate, largest, sum_of
 from vmath cimport exp, lift_of, lifted_exp, log
 
+cdef extern from "engine/simd.h" nogil:
+    void prefetch "FNN_PREFETCH"(const void *address)
+
 cdef enum:
+    BLOCK = 128     # numbers between two looks ahead
     PIECE = 1024    # numbers in a piece, which stays in the first-level cache
     COLUMNS = 128   # columns side by side; a piece has PIECE / COLUMNS rows of them
 
@@ -20,17 +26,23 @@ cdef inline real larger(real a, real b) noexcept nogil:
     return b if a < b else a
 
 
-cdef inline void lifted_exp_all(real *x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
+cdef inline void lifted_exp_all(real *x, Py_ssize_t n, const real *ahead) noexcept nogil:
+    """x = lift * e^x; meanwhile as many numbers from `ahead` on, which are next, are brought to the cache."""
+    cdef Py_ssize_t line = CACHE_LINE // sizeof(real), block, i
+    for block in range(n // BLOCK):
+        for i in range(BLOCK // line):
+            prefetch(ahead + block * BLOCK + i * line)
+        for i in range(BLOCK):
+            x[block * BLOCK + i] = lifted_exp(x[block * BLOCK + i])
+    for i in range(n - n % BLOCK, n):
         x[i] = lifted_exp(x[i])
 
 
 cdef inline void softmax_loop(
     const real *x, real *y, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner,
-    Py_ssize_t first, Py_ssize_t end, bint is_log,
+    Py_ssize_t first, Py_ssize_t end, bint is_log, bint streams,
 ) noexcept nogil:
-    """Of each [length, inner] the columns from `first`, a multiple of COLUMNS, to `end`."""
+    """Of each [length, inner] the columns from `first`, a multiple of COLUMNS, to `end`; `streams` is for a large y."""
     cdef Py_ssize_t plane = length * inner, rows, column
     if plane == 0:
         return
@@ -43,28 +55,48 @@ cdef inline void softmax_loop(
             softmax_long_row(x, y, length, is_log)
         else:
             rows = min(PIECE // length, outer)
-            softmax_short_rows(x, y, rows, length, is_log)
+            softmax_short_rows(x, y, rows, length, is_log, streams)
         x += rows * plane
         y += rows * plane
         outer -= rows
 
 
 cdef inline void softmax_short_rows(
-    const real *x, real *y, Py_ssize_t rows, Py_ssize_t length, bint is_log
+    const real *x, real *y, Py_ssize_t rows, Py_ssize_t length, bint is_log, bint streams
 ) noexcept nogil:
-    cdef real[PIECE] power
+    cdef real[PIECE + CACHE_LINE] memory
     cdef real[PIECE] peak
+    cdef real *power = memory + offset_in_line(y, memory)  # where whole cache lines of y are whole ones
+    cdef real *target = power if streams else y
     cdef Py_ssize_t row, i
     for row in range(rows):
         peak[row] = largest(x + row * length, length)
         for i in range(row * length, (row + 1) * length):
             power[i] = x[i] - peak[row]
-    lifted_exp_all(power, rows * length)
+    lifted_exp_all(power, rows * length, x + rows * length)
     for row in range(rows):
         finish(
-            x + row * length, power + row * length, y + row * length, length,
+            x + row * length, power + row * length, target + row * length, length,
             peak[row], sum_of(power + row * length, length), is_log,
         )
+    if streams:
+        stream_all(y, power, rows * length)
+
+
+cdef inline Py_ssize_t offset_in_line(const real *y, const real *memory) noexcept nogil:
+    """How many numbers after `memory` one lies in its cache line as y does."""
+    return (to_line(memory) - to_line(y) + CACHE_LINE) % CACHE_LINE // <Py_ssize_t> sizeof(real)
+
+
+cdef inline void stream_all(real *y, const real *values, Py_ssize_t n) noexcept nogil:
+    """Copy past the caches, but for what are not whole cache lines of y."""
+    cdef Py_ssize_t head = min(to_line(y) // <Py_ssize_t> sizeof(real), n)
+    cdef Py_ssize_t lines = (n - head) * <Py_ssize_t> sizeof(real) // CACHE_LINE * CACHE_LINE
+    cdef Py_ssize_t done = head + lines // <Py_ssize_t> sizeof(real)
+    memcpy(y, values, head * sizeof(real))
+    stream(y + head, values + head, lines)
+    memcpy(y + done, values + done, (n - done) * sizeof(real))
+    end_stream()
 
 
 cdef inline void softmax_long_row(const real *x, real *y, Py_ssize_t length, bint is_log) noexcept nogil:
@@ -76,7 +108,7 @@ cdef inline void softmax_long_row(const real *x, real *y, Py_ssize_t length, bin
         n = min(length - start, PIECE)
         for i in range(n):
             power[i] = x[start + i] - peak
-        lifted_exp_all(power, n)
+        lifted_exp_all(power, n, x + start + n)
         accumulate(&total, &excess, sum_of(power, n))
         if not is_log:
             for i in range(n):
@@ -122,7 +154,7 @@ cdef inline void softmax_columns(
             source = x + (start + row) * stride
             for i in range(columns):
                 power[row * columns + i] = source[i] - peak[i]
-        lifted_exp_all(power, n * columns)
+        lifted_exp_all(power, n * columns, power)
         for i in range(columns):
             part[i] = power[i]
         for row in range(1, n):
