@@ -47,6 +47,7 @@ cdef enum:
     CHANNELS = 256    # of one pixel that are worked on together
     STRIP = 4096      # elements of reduced rows that are worked on together
     LANES = 16        # of the widest vectors
+    OUTSIDE = 1       # what a job returns that has met a wrong index
 
 cdef double INFINITY = float("inf")
 
@@ -911,6 +912,7 @@ cdef void scatter(
 
 cdef struct Scatter:
     bint single, channels_last
+    bint checked        # whether every index is known to be inside of its plane
     Image image
     Py_ssize_t windows  # of a plane
     Py_ssize_t images   # of a part
@@ -920,7 +922,7 @@ cdef struct Scatter:
 
 
 cdef int scatter_part(void *context, Py_ssize_t part) noexcept nogil:
-    """Some images, or planes: a plane is an image by itself where channels are first."""
+    """Some images, or planes: a plane is an image by itself where channels are first. OUTSIDE where an index is."""
     cdef const Scatter *call = <const Scatter *> context
     cdef Image image = call.image
     cdef Py_ssize_t first = part * call.images, at, to
@@ -930,6 +932,10 @@ cdef int scatter_part(void *context, Py_ssize_t part) noexcept nogil:
     image.n = smaller(call.images, image.n - first)
     at = first * image.c * call.windows
     to = first * image.c * image.h * image.w
+    if not call.checked and not are_inside(
+        call.indices + at, image.n * image.c * call.windows, <int64_t> (image.h * image.w)
+    ):
+        return OUTSIDE
     if call.single:
         scatter[float](
             <const float *> call.grad_out + at, call.indices + at, image, call.windows, call.channels_last,
@@ -949,6 +955,8 @@ def max_pool2d_backward(grad_out, indices, input_shape, *, layout="NCHW", out=No
     cdef bint last
     cdef Image image, windows
     cdef cnp.ndarray grad_x
+    cdef Scatter call
+    call.checked = False
     cdef bint fast = (
         is_image(grad_out)
         and is_plain_of(indices, cnp.NPY_INT64)
@@ -959,13 +967,11 @@ def max_pool2d_backward(grad_out, indices, input_shape, *, layout="NCHW", out=No
     if fast:
         windows = image_of(<cnp.ndarray> grad_out, last)
         set_shape(shape, image, last)
-        fast = (
-            windows.n == image.n
-            and windows.c == image.c
-            and are_inside(
+        fast = windows.n == image.n and windows.c == image.c
+        if fast and out is not None:  # which is not touched unless all is well
+            fast = call.checked = are_inside(
                 <int64_t *> PyArray_DATA(<cnp.ndarray> indices), PyArray_SIZE(<cnp.ndarray> indices), image.h * image.w
             )
-        )
     if fast and (
         out is None
         or (is_result(out, shape, <cnp.ndarray> grad_out) and are_apart(<cnp.ndarray> out, <cnp.ndarray> indices))
@@ -973,10 +979,10 @@ def max_pool2d_backward(grad_out, indices, input_shape, *, layout="NCHW", out=No
         grad_x = PyArray_EMPTY(4, shape, PyArray_TYPE(<cnp.ndarray> grad_out), 0) if out is None else <cnp.ndarray> out
     else:
         grad_out, indices, last, output = checks.max_pool2d_backward(grad_out, indices, input_shape, layout, out)
+        call.checked = True
         grad_x = <cnp.ndarray?> output.array
         image, windows = image_of(grad_x, last), image_of(<cnp.ndarray?> grad_out, last)
     cdef Py_ssize_t images = image.n if last else image.n * image.c
-    cdef Scatter call
     cdef int failed
     call.single, call.channels_last = PyArray_TYPE(grad_x) == cnp.NPY_FLOAT32, last
     call.image, call.windows = image, windows.h * windows.w
@@ -988,5 +994,7 @@ def max_pool2d_backward(grad_out, indices, input_shape, *, layout="NCHW", out=No
             scatter_part, &call, (images + call.images - 1) // call.images,
             team(<double> PyArray_SIZE(grad_x), SHARE),
         )
+    if failed == OUTSIDE:
+        checks.max_pool2d_backward(grad_out, indices, input_shape, layout, out)  # raises
     raise_if(failed, "max_pool2d_backward")
     return grad_x if output is None else output.deliver()
