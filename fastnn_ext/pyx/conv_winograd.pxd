@@ -88,11 +88,12 @@ cdef enum:
     # of which the rounding errors, which are larger than those of the direct form, average out:
     LEAST_CHANNELS = 16     # channels that are summed,
     LEAST_SUMMED = 96       # and tiles, which a gradient of kernels sums
-    PLANE_BYTES = 1 << 20   # of the planes of a block
-    LEAST_TILES = 32        # in a block, where there are as many
-    TILES_AT_ONCE = 64      # in the blocks that are summed at once
+    PLANE_BYTES = 1 << 20   # of the planes of a block,
+    LEAST_TILES = 32        # or of so many tiles: for each block the transformed kernels are read again
+    SUM_BYTES = 4 << 20     # of the planes of the blocks that are summed at once,
+    SUMMED_TILES = 64       # and so many tiles
     TILE_COST = 500         # of the transforms of a vector of channels and one of kernels, for a tile,
-    KERNEL_COST = 1300      # and of a vector of kernels for a channel, in multiplications of vectors
+    KERNEL_COST = 2000      # and of a vector of kernels for a channel, in multiplications of vectors
     LINE = 16               # numbers between planes, so that they do not begin at the same place of a cache
 
 cdef struct Winograd:
@@ -141,6 +142,12 @@ cdef inline bint is_dense(const Taps *taps) noexcept nogil:
     )
 
 
+cdef inline Py_ssize_t kernels_at_once(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
+    """How many kernels are transformed at once, at most: as many as there is room for."""
+    cdef Py_ssize_t most = KERNEL_BYTES // (POINTS * fnn_max(job.channels, 1) * itemsize)
+    return most - most % lanes
+
+
 cdef inline double tiles_of_job(const Job *job) noexcept nogil:
     return <double> job.images * fnn_parts(job.rows.outputs, OUT) * fnn_parts(job.columns.outputs, OUT)
 
@@ -153,22 +160,24 @@ cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize
     cdef double kernels = <double> fnn_parts(job.m, lanes)
     cdef double direct = 9 * pixels * job.channels * kernels
     cdef double products = POINTS * tiles * job.channels * kernels
-    cdef double transforms = TILE_COST * tiles * (channels + kernels) + KERNEL_COST * job.channels * kernels
-    return (
-        is_dense(&job.rows) and is_dense(&job.columns) and job.channels >= LEAST_CHANNELS
-        and POINTS * job.channels * LEAST_KERNELS * itemsize <= KERNEL_BYTES
-        and 1.2 * (products + transforms) < direct
+    cdef Py_ssize_t at_once = kernels_at_once(job, itemsize, lanes)
+    cdef double transforms
+    if not (is_dense(&job.rows) and is_dense(&job.columns)) or job.channels < LEAST_CHANNELS or at_once < LEAST_KERNELS:
+        return False
+    transforms = (
+        TILE_COST * tiles * (fnn_parts(job.m, at_once) * channels + kernels) + KERNEL_COST * job.channels * kernels
     )
+    return 1.2 * (products + transforms) < direct
 
 
 cdef inline void plan_winograd(Winograd *w) noexcept nogil:
     """Choose how many kernels and tiles are worked on at once."""
     cdef const Job *job = w.job
-    cdef Py_ssize_t tiles, most = KERNEL_BYTES // (POINTS * job.channels * w.itemsize)
-    w.count = fnn_even_part(job.m, most - most % w.lanes, w.lanes)
+    cdef Py_ssize_t tiles, bytes_of_tile
+    w.count = fnn_even_part(job.m, kernels_at_once(job, w.itemsize, w.lanes), w.lanes)
     w.lines, w.columns = fnn_parts(job.rows.outputs, OUT), fnn_parts(job.columns.outputs, OUT)
-    tiles = PLANE_BYTES // (POINTS * (padded(job.channels, w.lanes) + w.count) * w.itemsize)
-    tiles = fnn_max(tiles, LEAST_TILES)
+    bytes_of_tile = POINTS * (padded(job.channels, w.lanes) + w.count) * w.itemsize
+    tiles = fnn_max(PLANE_BYTES // bytes_of_tile, LEAST_TILES)
     w.plan.columns = fnn_even_part(w.columns, tiles, 1)
     w.plan.lines = w.plan.images = 1
     if w.plan.columns == w.columns:
@@ -183,7 +192,7 @@ cdef inline void set_kernels(Winograd *w, Py_ssize_t first) noexcept nogil:
     w.first, w.vectors = first, fnn_parts(w.count, w.lanes)
     w.vecs = 3 if w.vectors % 2 and w.vectors % 3 == 0 else 2
     w.kernel_plane = w.job.channels * w.vectors * w.lanes + LINE
-    w.channels_at_once = padded((1 << 14) // w.count, w.lanes)
+    w.channels_at_once = padded((1 << 13) // w.count, w.lanes)
 
 
 cdef inline Py_ssize_t parts_of_tiles(const Winograd *w) noexcept nogil:
@@ -479,12 +488,14 @@ cdef inline Py_ssize_t tiles_of(const Block *block) noexcept nogil:
 
 cdef inline void plan_sums(Winograd *w) noexcept nogil:
     """Choose how many blocks are summed at once."""
-    w.tiles_at_once = w.plan.images * w.plan.lines * w.plan.columns
-    w.blocks = fnn_max(TILES_AT_ONCE // w.tiles_at_once, 1)
-    w.tiles_at_once *= w.blocks
+    cdef Py_ssize_t most
     # with a distance that is no power of two, since products go through the tiles of a few numbers
     w.source_tile = padded(w.job.channels, w.lanes) + LINE
     w.gradient_tile = padded(w.count, w.lanes) + LINE
+    most = SUM_BYTES // (POINTS * (w.source_tile + w.gradient_tile) * w.itemsize)
+    w.tiles_at_once = w.plan.images * w.plan.lines * w.plan.columns
+    w.blocks = fnn_max(fnn_min(SUMMED_TILES, most) // w.tiles_at_once, 1)
+    w.tiles_at_once *= w.blocks
 
 
 cdef inline Py_ssize_t plane_of(const Winograd *w, Py_ssize_t of_tile) noexcept nogil:

@@ -107,12 +107,13 @@ FNN_STATIC void FNN_NAME(winograd_kernels)(FNN_REAL *u, ptrdiff_t plane, ptrdiff
                                            ptrdiff_t g_channel, ptrdiff_t g_kernel, const ptrdiff_t *at,
                                            ptrdiff_t channels, ptrdiff_t count)
 {
+    const ptrdiff_t run = g_channel == 9 ? 9 * channels : 9; /* taps that follow each other */
     FNN_VEC t[6][3], one[3], two[6];
     FNN_REAL lanes[FNN_LANES][9][FNN_LANES]; /* [channel, tap, kernel] */
     for (ptrdiff_t s = 0; g_kernel != 1 && g_channel == 1 && s < 9; s++)
         FNN_NAME(transpose_rows)(lanes[0][s], 9 * FNN_LANES, g + at[s], g_kernel, count, channels, 1, 0);
-    for (ptrdiff_t c = 0; g_kernel != 1 && g_channel != 1 && c < channels; c++)
-        FNN_NAME(transpose_rows)(lanes[c][0], FNN_LANES, g + c * g_channel, g_kernel, count, 9, 1, 0);
+    for (ptrdiff_t c = 0; g_kernel != 1 && g_channel != 1 && c < 9 * channels; c += run)
+        FNN_NAME(transpose_rows)(lanes[c / 9][0], FNN_LANES, g + c / 9 * g_channel, g_kernel, count, run, 1, 0);
     for (ptrdiff_t c = 0; c < channels; c++) {
         FNN_UNROLL for (int j = 0; j < 3; j++) {
             FNN_UNROLL for (int i = 0; i < 3; i++) {
