@@ -2,8 +2,9 @@
 
 No matrix of patches ("im2col") is made: the register tiles of engine/conv.h look up where each term lies.
 What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels sorted by
-phase. The arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
-conv_winograd.pxd and, for kernels of one pixel, conv_points.pxd do the jobs.
+phase. Kernels of 3 x 3 over many channels take Winograd's form instead, and kernels of one pixel are matrix products.
+The arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
+conv_winograd.pxd and conv_points.pxd do the jobs.
 """
 
 cimport numpy as cnp
@@ -517,6 +518,7 @@ cdef int forward_part(void *context, Py_ssize_t part) noexcept nogil:
 
 
 cdef int backward_some_kernels(const Call *call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """The gradient of some kernels by the direct form."""
     if call.single:
         return backward_weight[float](
             call.conv, <const float *> call.grad_out, <const float *> call.x, <float *> call.grad_weight, first, count
@@ -540,6 +542,8 @@ cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     conv = some_images(&call, part - of_weight - 1)
     return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
 
+
+# Winograd's form: the kernels are transformed first, or last of all their gradient; both belong to all blocks of tiles.
 
 cdef int kernels_part(void *context, Py_ssize_t part) noexcept nogil:
     cdef const Winograd *w = <const Winograd *> context
