@@ -33,6 +33,9 @@ FUSABLE = (
 #: Those whose derivative follows from the output alone, which is what deltas are made of.
 FROM_OUTPUT = (None, "relu", "sigmoid", "tanh")
 
+#: Options up to this size need no closer look.
+_SURELY_FINITE = 1e300
+
 
 def fused(function: str, activation: Any) -> str | None:
     """`activation` where it is one of FUSABLE, else a ValueError."""
@@ -48,8 +51,9 @@ def from_output(function: str, activation: Any) -> str | None:
 
 def option(function: str, argument: str, value: Any) -> float:
     """A slope, scale or threshold: any finite number."""
-    if type(value) is float and value - value == 0:
-        return value
+    kind = type(value)
+    if (kind is float or kind is int) and abs(value) <= _SURELY_FINITE:
+        return float(value)
     return checks.number(function, argument, value, finite=True)
 
 

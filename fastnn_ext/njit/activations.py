@@ -320,18 +320,23 @@ def _checked_forward(function, f, x, out, option):
     return output.deliver()
 
 
-def _backward(function, f, out, option=0.0, **arrays):
-    g, saved = arrays.values()
-    grad = f.backward(g, saved, out, option)
-    if grad is not None:
-        return grad
-    g, saved, output = checks.backward(function, out, **arrays)
-    f.backward.checked(option, g, saved, output.array)
+def _backward(function, f, grad_out, x, out, option):
+    grad = f.backward(grad_out, x, out, option)
+    return _checked_backward(function, f, out, option, grad_out=grad_out, x=x) if grad is None else grad
+
+
+def _checked_backward(function, f, out, option, **arrays):
+    grad_out, saved, output = checks.backward(function, out, **arrays)
+    f.backward.checked(option, grad_out, saved, output.array)
     return output.deliver()
 
 
+# Kernels without options. `_kernel` is `_forward` written out, for a call from Python to Python costs as much as a
+# small array.
+
+
 def _kernel(name, f):
-    """The kernel y = f(x): `_forward` written out, for calls from Python to Python cost as much as a small array."""
+    """The kernel y = f(x)."""
     forward = f.forward
 
     def kernel(x, *, out=None):
@@ -345,6 +350,30 @@ def _kernel(name, f):
                 return y
         return _checked_forward(name, f, x, out, 0.0)
 
+    return _named(kernel, name)
+
+
+def _backward_from_input(name, f):
+    """The kernel grad_out * f(x)."""
+
+    def kernel(grad_out, x, *, out=None):
+        grad = f.backward(grad_out, x, out, 0.0)
+        return _checked_backward(name, f, out, 0.0, grad_out=grad_out, x=x) if grad is None else grad
+
+    return _named(kernel, name)
+
+
+def _backward_from_output(name, f):
+    """The kernel grad_out * f(y)."""
+
+    def kernel(grad_out, y, *, out=None):
+        grad = f.backward(grad_out, y, out, 0.0)
+        return _checked_backward(name, f, out, 0.0, grad_out=grad_out, y=y) if grad is None else grad
+
+    return _named(kernel, name)
+
+
+def _named(kernel, name):
     kernel.__name__ = kernel.__qualname__ = name
     return kernel
 
@@ -398,23 +427,17 @@ def step_derivative(x, *, threshold=0, out=None):
 
 def step_backward(grad_out, x, *, threshold=0, out=None):
     option = checks.option("step_backward", "threshold", threshold)
-    return _backward("step_backward", _FLAT, out, option, grad_out=grad_out, x=x)
+    return _backward("step_backward", _FLAT, grad_out, x, out, option)
 
 
 sign = _kernel("sign", _SIGN)
 sign_derivative = _kernel("sign_derivative", _FLAT)
-
-
-def sign_backward(grad_out, x, *, out=None):
-    return _backward("sign_backward", _FLAT, out, grad_out=grad_out, x=x)
+sign_backward = _backward_from_input("sign_backward", _FLAT)
 
 
 relu = _kernel("relu", _RELU)
 relu_derivative = _kernel("relu_derivative", _RELU_DERIVATIVE)
-
-
-def relu_backward(grad_out, y, *, out=None):
-    return _backward("relu_backward", _RELU_DERIVATIVE, out, grad_out=grad_out, y=y)
+relu_backward = _backward_from_output("relu_backward", _RELU_DERIVATIVE)
 
 
 def leaky_relu(x, *, negative_slope=0.01, out=None):
@@ -429,7 +452,7 @@ def leaky_relu_derivative(x, *, negative_slope=0.01, out=None):
 
 def leaky_relu_backward(grad_out, x, *, negative_slope=0.01, out=None):
     option = checks.option("leaky_relu_backward", "negative_slope", negative_slope)
-    return _backward("leaky_relu_backward", _LEAKY_RELU_DERIVATIVE, out, option, grad_out=grad_out, x=x)
+    return _backward("leaky_relu_backward", _LEAKY_RELU_DERIVATIVE, grad_out, x, out, option)
 
 
 def elu(x, *, alpha=1, out=None):
@@ -444,15 +467,12 @@ def elu_derivative(x, *, alpha=1, out=None):
 
 def elu_backward(grad_out, x, *, alpha=1, out=None):
     option = checks.option("elu_backward", "alpha", alpha)
-    return _backward("elu_backward", _ELU_DERIVATIVE, out, option, grad_out=grad_out, x=x)
+    return _backward("elu_backward", _ELU_DERIVATIVE, grad_out, x, out, option)
 
 
 selu = _kernel("selu", _SELU)
 selu_derivative = _kernel("selu_derivative", _SELU_DERIVATIVE)
-
-
-def selu_backward(grad_out, x, *, out=None):
-    return _backward("selu_backward", _SELU_DERIVATIVE, out, grad_out=grad_out, x=x)
+selu_backward = _backward_from_input("selu_backward", _SELU_DERIVATIVE)
 
 
 def gelu(x, *, approximate="none", out=None):
@@ -475,71 +495,47 @@ def gelu_backward(grad_out, x, *, approximate="none", out=None):
         if checks.approximate("gelu_backward", approximate) == "none"
         else _GELU_TANH_DERIVATIVE
     )
-    return _backward("gelu_backward", f, out, grad_out=grad_out, x=x)
+    return _backward("gelu_backward", f, grad_out, x, out, 0.0)
 
 
 silu = _kernel("silu", _SILU)
 silu_derivative = _kernel("silu_derivative", _SILU_DERIVATIVE)
-
-
-def silu_backward(grad_out, x, *, out=None):
-    return _backward("silu_backward", _SILU_DERIVATIVE, out, grad_out=grad_out, x=x)
+silu_backward = _backward_from_input("silu_backward", _SILU_DERIVATIVE)
 
 
 mish = _kernel("mish", _MISH)
 mish_derivative = _kernel("mish_derivative", _MISH_DERIVATIVE)
-
-
-def mish_backward(grad_out, x, *, out=None):
-    return _backward("mish_backward", _MISH_DERIVATIVE, out, grad_out=grad_out, x=x)
+mish_backward = _backward_from_input("mish_backward", _MISH_DERIVATIVE)
 
 
 softplus = _kernel("softplus", _SOFTPLUS)
 softplus_derivative = _kernel("softplus_derivative", _SIGMOID)
-
-
-def softplus_backward(grad_out, x, *, out=None):
-    return _backward("softplus_backward", _SIGMOID, out, grad_out=grad_out, x=x)
+softplus_backward = _backward_from_input("softplus_backward", _SIGMOID)
 
 
 sigmoid = _kernel("sigmoid", _SIGMOID)
 sigmoid_derivative = _kernel("sigmoid_derivative", _SIGMOID_DERIVATIVE)
-
-
-def sigmoid_backward(grad_out, y, *, out=None):
-    return _backward("sigmoid_backward", _SIGMOID_FROM_OUTPUT, out, grad_out=grad_out, y=y)
+sigmoid_backward = _backward_from_output("sigmoid_backward", _SIGMOID_FROM_OUTPUT)
 
 
 hard_sigmoid = _kernel("hard_sigmoid", _HARD_SIGMOID)
 hard_sigmoid_derivative = _kernel("hard_sigmoid_derivative", _HARD_SIGMOID_DERIVATIVE)
-
-
-def hard_sigmoid_backward(grad_out, x, *, out=None):
-    return _backward("hard_sigmoid_backward", _HARD_SIGMOID_DERIVATIVE, out, grad_out=grad_out, x=x)
+hard_sigmoid_backward = _backward_from_input("hard_sigmoid_backward", _HARD_SIGMOID_DERIVATIVE)
 
 
 tanh = _kernel("tanh", _TANH)
 tanh_derivative = _kernel("tanh_derivative", _TANH_DERIVATIVE)
-
-
-def tanh_backward(grad_out, y, *, out=None):
-    return _backward("tanh_backward", _TANH_FROM_OUTPUT, out, grad_out=grad_out, y=y)
+tanh_backward = _backward_from_output("tanh_backward", _TANH_FROM_OUTPUT)
 
 
 hard_tanh = _kernel("hard_tanh", _HARD_TANH)
 hard_tanh_derivative = _kernel("hard_tanh_derivative", _HARD_TANH_DERIVATIVE)
-
-
-def hard_tanh_backward(grad_out, x, *, out=None):
-    return _backward("hard_tanh_backward", _HARD_TANH_DERIVATIVE, out, grad_out=grad_out, x=x)
+hard_tanh_backward = _backward_from_input("hard_tanh_backward", _HARD_TANH_DERIVATIVE)
 
 
 softsign = _kernel("softsign", _SOFTSIGN)
 softsign_derivative = _kernel("softsign_derivative", _SOFTSIGN_DERIVATIVE)
-
-
-def softsign_backward(grad_out, x, *, out=None):
-    return _backward("softsign_backward", _SOFTSIGN_DERIVATIVE, out, grad_out=grad_out, x=x)
+softsign_backward = _backward_from_input("softsign_backward", _SOFTSIGN_DERIVATIVE)
 
 
 # ----------------------------------------------------------------------------------------------------
