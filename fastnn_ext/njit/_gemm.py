@@ -37,9 +37,11 @@ _BLOCK_BYTES = 768 * 1024
 # only so many that their part of c, whose rows are then written piece by piece, stays in the second-level cache.
 _COLUMN_BYTES = 32 * 1024
 _RESULT_BYTES = 256 * 1024
-# Up to so many rows, or bytes, copying b costs more than the scattered reads that it saves.
+# Up to so many rows, or bytes, copying b costs more than the scattered reads that it saves; twice as many rows where
+# the next row of b is within a page.
 _IN_PLACE_ROWS = 48
 _IN_PLACE_BYTES = 128 * 1024
+_PAGE_BYTES = 4096
 
 _inlined = njit(inline="always")
 # Called from njit code only: without the wrappers for Python and C, compilation is faster.
@@ -230,7 +232,8 @@ def matmul(m, n, k, a, b, start, c, empty):
     if b.col != 1 and b.row == 1 and a.col == 1 and (m == 1 or n * (6 * m - k) < 400):
         _multiply_dots(m, n, k, a, b, start, c, lanes)
         return
-    large = m > _IN_PLACE_ROWS and n * k * empty.itemsize > _IN_PLACE_BYTES
+    in_place_rows = _IN_PLACE_ROWS * (2 if b.row * empty.itemsize <= _PAGE_BYTES else 1)
+    large = m > in_place_rows and n * k * empty.itemsize > _IN_PLACE_BYTES
     pack_b = b.col != 1 or large or not (MASKED_LOADS or n % lanes == 0)
     pack_a = a.col != 1 and n > 4 * TILE_VECTORS * lanes and m * k * empty.itemsize > _COLUMN_BYTES
     multiply(m, n, k, a, b, start, c, pack_a, pack_b, empty)
