@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench bench-rivals clean
+.PHONY: demo test test-asan lint types bench bench-rivals clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,23 @@ test: export FASTNN_BUILD = require
 test: export FASTNN_TEST_BACKENDS = cython,numba,numpy
 test: lint types
 	$(BIN)/python -m pytest
+
+# The compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux), in a build of their own. Python
+# is not instrumented: the runtime must be loaded before it, and what it keeps to its end is not leaked by us. Chosen are
+# the tests that call every kernel of every instruction set: shapes, layouts, memory, errors, threads. What checks
+# numbers only would take the same paths again.
+ASAN := $(CURDIR)/build/asan
+ASAN_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+ASAN_TESTS := parity edges errors memory blocks threads float_state pool
+
+test-asan: export OPENBLAS_NUM_THREADS = 1
+test-asan: export ASAN_OPTIONS = detect_leaks=0:allocator_may_return_null=1
+test-asan: export UBSAN_OPTIONS = print_stacktrace=1
+test-asan: export FASTNN_BUILD = require
+test-asan: $(VENV)/test.stamp
+	FASTNN_CFLAGS="$(ASAN_FLAGS)" $(BIN)/python setup.py --quiet build --build-lib $(ASAN)/lib --build-temp $(ASAN)/temp
+	LD_PRELOAD=$$(ldd $(ASAN)/lib/fastnn_ext/baseline/cpu.*.so | awk '/libasan/ { print $$3 }') PYTHONPATH=$(ASAN)/lib \
+	$(BIN)/python -P -m pytest -p no:cacheprovider --backend=cython $(ASAN_TESTS:%=tests/test_%.py)
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/run.py

@@ -2,7 +2,8 @@
 
 Everything else about the distribution stands in pyproject.toml. The environment variable FASTNN_BUILD chooses what a
 compiler that does not work means: "auto" (default) installs pure Python and notes why, "require" is an error, and
-"never" does not try (this makes the py3-none-any wheel).
+"never" does not try (this makes the py3-none-any wheel). FASTNN_CFLAGS holds more options for compiler and linker; they
+come last, so they win.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -33,6 +35,7 @@ FLAGS = (
     if MSVC
     else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden"]
 )
+MORE_FLAGS = shlex.split(os.environ.get("FASTNN_CFLAGS", ""))
 
 
 def extensions() -> list[Extension]:
@@ -62,7 +65,8 @@ def extensions() -> list[Extension]:
             [own_copy(Path(module.sources[0]), isa.name)],
             include_dirs=[np.get_include(), str(SOURCES)],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-            extra_compile_args=[*FLAGS, *(isa.msvc_flags if MSVC else isa.flags)],
+            extra_compile_args=[*FLAGS, *(isa.msvc_flags if MSVC else isa.flags), *MORE_FLAGS],
+            extra_link_args=MORE_FLAGS,
             depends=[str(path) for path in SOURCES.rglob("*.[hp]*")],
         )
         for module in translated
