@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-asan lint types bench bench-rivals clean
+.PHONY: demo test test-asan test-aarch64 lint types bench bench-rivals clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,10 @@ test-asan: $(VENV)/test.stamp
 	FASTNN_CFLAGS="$(ASAN_FLAGS)" $(BIN)/python setup.py --quiet build --build-lib $(ASAN)/lib --build-temp $(ASAN)/temp
 	LD_PRELOAD=$$(ldd $(ASAN)/lib/fastnn_ext/baseline/cpu.*.so | awk '/libasan/ { print $$3 }') PYTHONPATH=$(ASAN)/lib \
 	$(BIN)/python -P -m pytest -p no:cacheprovider --backend=cython $(ASAN_TESTS:%=tests/test_%.py)
+
+# On another machine, in emulation: Debian with gcc-aarch64-linux-gnu and qemu-user.
+test-aarch64: $(VENV)/test.stamp
+	tests/aarch64.sh $(BIN)/python build/aarch64
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/run.py
