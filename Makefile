@@ -36,10 +36,10 @@ test: export FASTNN_TEST_BACKENDS = cython,numba,numpy
 test: lint types
 	$(BIN)/python -m pytest
 
-# The compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux), in a build of their own. Python
-# is not instrumented: the runtime must be loaded before it, and what it keeps to its end is not leaked by us. Chosen are
-# the tests that call every kernel of every instruction set: shapes, layouts, memory, errors, threads. What checks
-# numbers only would take the same paths again.
+# The compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux), in a build of their own.
+# Python is not instrumented: the runtime must be loaded before it, and what it keeps to its end is not leaked by us.
+# Chosen are the tests that call every kernel of every instruction set: shapes, layouts, memory, errors, threads. What
+# checks numbers only would take the same paths again.
 ASAN := $(CURDIR)/build/asan
 ASAN_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
 ASAN_TESTS := parity edges errors memory blocks threads float_state pool

@@ -3,8 +3,8 @@
 #
 #     tests/aarch64.sh PYTHON FOLDER [pytest's arguments]
 #
-# On Debian with gcc-aarch64-linux-gnu and qemu-user. Python for arm64 comes from Debian, NumPy and pytest from PyPI; all of
-# it stays in FOLDER. The emulated Python runs setup.py, whose compiler is a native one.
+# On Debian with gcc-aarch64-linux-gnu and qemu-user. Python for arm64 comes from Debian, NumPy and pytest from PyPI;
+# all of it stays in FOLDER. The emulated Python runs setup.py, whose compiler is a native one.
 set -eu
 python=$1
 folder=$(mkdir -p "$2" && cd "$2" && pwd)
