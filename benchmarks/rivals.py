@@ -39,7 +39,7 @@ THREAD_VARIABLES = (
     "FASTNN_NUM_THREADS",
 )
 #: Seconds that a contender's turn in a round takes at least, and the pause for threads that spin.
-TURN, PAUSE = 0.004, 0.01
+TURN, PAUSE = 0.004, 0.25
 TOLERANCE = 2e-4
 
 
