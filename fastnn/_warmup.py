@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import fastnn
 from fastnn import _select
 from fastnn._contract import KERNELS
-
-DTYPES = ("float32", "float64")
+from fastnn_ext.checks import FLOAT32, FLOAT64
 
 
 def warmup(backend: str | None = None, *, kernels: Iterable[str] | None = None) -> None:
@@ -50,6 +49,6 @@ def _call_with_all_options(binding: _select.Binding) -> None:
     from fastnn import testing  # here, for it takes as much time to import as all the rest
 
     kernel = KERNELS[binding.kernel]
-    for dtype in DTYPES:
+    for dtype in (FLOAT32, FLOAT64):
         for case in testing.cases(kernel, dtype, sizes=()):
             testing.call(binding.function, kernel, case.fresh(), case.options)

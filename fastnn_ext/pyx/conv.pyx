@@ -21,6 +21,7 @@ from conv_winograd cimport *
 from fused cimport Activation, activation_of
 from libc.string cimport memset
 from pool cimport NO_MEMORY, join_pool, raise_if, run, team
+from reduce cimport sum_of
 from windows cimport (
     Axis, Image, axis_of, image_of, is_many, read_axes, read_integer, read_layout, set_shape,
 )
@@ -31,7 +32,7 @@ cnp.import_array()
 join_pool()
 
 cdef enum:
-    SUMS = 16        # partial sums of a long line
+    SUMS = 16        # channels whose sums are done together
     SMALL = 1 << 16  # multiplications that cost less than giving up the GIL
     KERNELS = 32     # that a part does, at least: each part copies what it needs of the image
     PRODUCT_ROWS = 128  # the same for kernels of one pixel, where the copy is dearer beside the work
@@ -45,31 +46,16 @@ cdef struct Convolution:
     Py_ssize_t channels, kernels  # of one group
     bint channels_last
 
-cdef double sum_plane(const real *plane, Py_ssize_t pixels) noexcept nogil:
-    """The sum of a plane, in double: there can be millions of pixels."""
-    cdef double total[SUMS]
-    cdef Py_ssize_t i, j
-    memset(total, 0, sizeof(total))
-    for i in range(pixels // SUMS):
-        for j in range(SUMS):
-            total[j] += plane[i * SUMS + j]
-    for i in range(pixels - pixels % SUMS, pixels):
-        total[0] += plane[i]
-    for j in range(1, SUMS):
-        total[0] += total[j]
-    return total[0]
-
-
 cdef void sum_planes(
     const real *grad_out, Py_ssize_t images, Py_ssize_t kernels, Py_ssize_t pixels, real *grad_bias
 ) noexcept nogil:
-    """The sum of each kernel's gradients, NCHW."""
+    """The sum of each kernel's gradients, NCHW, in double: there can be millions of pixels."""
     cdef double total
     cdef Py_ssize_t k, n
     for k in range(kernels):
         total = 0
         for n in range(images):
-            total += sum_plane(grad_out + (n * kernels + k) * pixels, pixels)
+            total += sum_of(grad_out + (n * kernels + k) * pixels, pixels)
         grad_bias[k] = <real> total
 
 
@@ -329,7 +315,7 @@ cdef int backward_planewise(
     for _ in range(images):
         if grad_bias != NULL:
             for k in range(kernels):
-                total[k] += sum_plane(grad_out + k * outputs, outputs)
+                total[k] += sum_of(grad_out + k * outputs, outputs)
         if grad_weight != NULL and not (
             set_forward(&job, some) and grad_weight_planewise(&job, x, grad_out, grad_weight) == 0
         ):

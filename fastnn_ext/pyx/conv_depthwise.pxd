@@ -174,6 +174,14 @@ cdef inline real *reserve_frame(Plane *plane, const Plan *plan, const Job *job, 
     return memory
 
 
+cdef inline real *begin_planes(Plane *plane, Plan *plan, const Job *job, const real *dtype) noexcept nogil:
+    """Choose form and blocks; the frame, or NULL where there is no memory."""
+    plane.form = form_of(job, lanes_of(dtype))
+    if not plan_plane(plan, job, plane.form, sizeof(real), lanes_of(dtype)):
+        return NULL
+    return reserve_frame(plane, plan, job, dtype)
+
+
 cdef inline void run_plane(const real *dtype, const Plane *plane) noexcept nogil:
     if real is float:
         fnn_conv_run_plane_f32(plane)
@@ -228,10 +236,7 @@ cdef inline int run_planewise(
     cdef Plane plane
     cdef Plan plan
     cdef Block block
-    plane.form = form_of(job, lanes_of(source))
-    if not plan_plane(&plan, job, plane.form, sizeof(real), lanes_of(source)):
-        return -1
-    frame = reserve_frame(&plane, &plan, job, source)
+    frame = begin_planes(&plane, &plan, job, source)
     if frame == NULL:
         return -1
     if job.result_column != 1:
@@ -267,10 +272,7 @@ cdef inline int grad_weight_planewise(
     cdef Plane plane
     cdef Plan plan
     cdef Block block
-    plane.form = form_of(job, lanes_of(source))
-    if not plan_plane(&plan, job, plane.form, sizeof(real), lanes_of(source)):
-        return -1
-    frame = reserve_frame(&plane, &plan, job, source)
+    frame = begin_planes(&plane, &plan, job, source)
     if frame == NULL:
         return -1
     plane.c_line = job.result_line
