@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "fastnn._contract": NUMPY,
     "fastnn._select": ("fastnn._contract", "fastnn_ext", "numba", AT_RUN_TIME),
     "fastnn._version": (),
+    "fastnn._warmup": ("fastnn", "fastnn_ext.checks"),
     "fastnn.testing": (*NUMPY, "fastnn._contract"),
     **{f"fastnn.{family}": FAMILY for family in FAMILIES},
     "fastnn_ext": (),
