@@ -1,8 +1,8 @@
 """Softmax and log-softmax over the middle axis of contiguous [outer, length, inner], and their backwards.
 
 Along the last axis (inner = 1) short rows are taken many at once, so that the exponentials run over a long contiguous
-piece all the same. Along another axis neighbouring columns are reduced side by side, so nothing is transposed. Sums are
-in double, piece by piece with compensation: their error does not grow with the length.
+piece all the same. Along another axis neighbouring columns are reduced side by side, so nothing is transposed. Sums,
+but of pairs of exponentials, are in double, piece by piece with compensation: their error does not grow with the length.
 
 The argument of exp is never above 0. NaN, or infinity minus infinity, reaches the sum and so the whole row.
 """
@@ -10,7 +10,7 @@ The argument of exp is never above 0. NaN, or infinity minus infinity, reaches t
 from common cimport real
 from elementwise cimport CACHE_LINE, end_stream, stream, to_line
 from libc.string cimport memcpy
-from reduce cimport accumulate, largest, sum_of
+from reduce cimport accumulate, largest, sum_in_pairs, sum_of
 from vmath cimport exp, lift_of, lifted_exp, log
 
 cdef extern from "engine/simd.h" nogil:
@@ -26,16 +26,18 @@ cdef inline real larger(real a, real b) noexcept nogil:
     return b if a < b else a
 
 
-cdef inline void lifted_exp_all(real *x, Py_ssize_t n, const real *ahead) noexcept nogil:
-    """x = lift * e^x; meanwhile as many numbers from `ahead` on, which are next, are brought to the cache."""
+cdef inline void lifted_exp_all(
+    const real *x, real peak, real *power, Py_ssize_t n, const real *ahead
+) noexcept nogil:
+    """power = lift * e^(x - peak); meanwhile n numbers from `ahead` on, which are next, are brought to the cache."""
     cdef Py_ssize_t line = CACHE_LINE // sizeof(real), block, i
     for block in range(n // BLOCK):
         for i in range(BLOCK // line):
             prefetch(ahead + block * BLOCK + i * line)
         for i in range(BLOCK):
-            x[block * BLOCK + i] = lifted_exp(x[block * BLOCK + i])
+            power[block * BLOCK + i] = lifted_exp(x[block * BLOCK + i] - peak)
     for i in range(n - n % BLOCK, n):
-        x[i] = lifted_exp(x[i])
+        power[i] = lifted_exp(x[i] - peak)
 
 
 cdef inline void softmax_loop(
@@ -68,16 +70,21 @@ cdef inline void softmax_short_rows(
     cdef real[PIECE] peak
     cdef real *power = memory + offset_in_line(y, memory)  # where whole cache lines of y are whole ones
     cdef real *target = power if streams else y
-    cdef Py_ssize_t row, i
+    cdef Py_ssize_t row, start, i
     for row in range(rows):
-        peak[row] = largest(x + row * length, length)
-        for i in range(row * length, (row + 1) * length):
-            power[i] = x[i] - peak[row]
-    lifted_exp_all(power, rows * length, x + rows * length)
+        start = row * length
+        peak[row] = largest(x + start, length)
+        if length >= BLOCK:
+            lifted_exp_all(x + start, peak[row], power + start, length, x + rows * length + start)
+        else:
+            for i in range(start, start + length):
+                power[i] = x[i] - peak[row]
+    if length < BLOCK:
+        lifted_exp_all(power, 0, power, rows * length, x + rows * length)
     for row in range(rows):
+        start = row * length
         finish(
-            x + row * length, power + row * length, target + row * length, length,
-            peak[row], sum_of(power + row * length, length), is_log,
+            x + start, power + start, target + start, length, peak[row], sum_in_pairs(power + start, length), is_log
         )
     if streams:
         stream_all(y, power, rows * length)
@@ -106,10 +113,8 @@ cdef inline void softmax_long_row(const real *x, real *y, Py_ssize_t length, bin
     cdef Py_ssize_t start = 0, n, i
     while start < length:
         n = min(length - start, PIECE)
-        for i in range(n):
-            power[i] = x[start + i] - peak
-        lifted_exp_all(power, n, x + start + n)
-        accumulate(&total, &excess, sum_of(power, n))
+        lifted_exp_all(x + start, peak, power, n, x + start + n)
+        accumulate(&total, &excess, sum_in_pairs(power, n))
         if not is_log:
             for i in range(n):
                 y[start + i] = power[i]
@@ -154,7 +159,7 @@ cdef inline void softmax_columns(
             source = x + (start + row) * stride
             for i in range(columns):
                 power[row * columns + i] = source[i] - peak[i]
-        lifted_exp_all(power, n * columns, power)
+        lifted_exp_all(power, 0, power, n * columns, power)
         for i in range(columns):
             part[i] = power[i]
         for row in range(1, n):

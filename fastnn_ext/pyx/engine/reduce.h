@@ -20,6 +20,9 @@
 
 enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through */
 
+/* The length of each of some stretches: whole vectors of any width, unless that leaves too much over. */
+#define FNN_STRETCH(n, stretches) ((n) / (stretches) & ((n) < 512 ? ~(ptrdiff_t)0 : ~(ptrdiff_t)15))
+
 /* NaN is passed over: what is done with the largest number meets it again. */
 #define FNN_LARGER(x, peak) ((x) > (peak) ? (x) : (peak))
 
@@ -30,16 +33,33 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
             peak = FNN_LARGER(x[i], peak);                                                                          \
         return peak;                                                                                                \
     }                                                                                                               \
-    FNN_INLINE double fnn_sum_few_##suffix(const type *x, ptrdiff_t n)                                              \
+    FNN_INLINE double fnn_sum_few_##suffix(const type *x, ptrdiff_t n, double sum)                                  \
     {                                                                                                               \
-        double sum = 0;                                                                                             \
+        for (ptrdiff_t i = 0; i < n; i++)                                                                           \
+            sum += x[i];                                                                                            \
+        return sum;                                                                                                 \
+    }                                                                                                               \
+    FNN_INLINE type fnn_largest_rest_##suffix(const type *x, ptrdiff_t n, type peak)                                \
+    {                                                                                                               \
+        if (n < 4)                                                                                                  \
+            return fnn_largest_few_##suffix(x, n, peak);                                                            \
+        FNN_REDUCE(omp simd reduction(max : peak))                                                                  \
+        for (ptrdiff_t i = 0; i < n; i++)                                                                           \
+            peak = FNN_LARGER(x[i], peak);                                                                          \
+        return peak;                                                                                                \
+    }                                                                                                               \
+    FNN_INLINE double fnn_sum_rest_##suffix(const type *x, ptrdiff_t n, double sum)                                 \
+    {                                                                                                               \
+        if (n < 4)                                                                                                  \
+            return fnn_sum_few_##suffix(x, n, sum);                                                                 \
+        FNN_REDUCE(omp simd reduction(+ : sum))                                                                     \
         for (ptrdiff_t i = 0; i < n; i++)                                                                           \
             sum += x[i];                                                                                            \
         return sum;                                                                                                 \
     }                                                                                                               \
     FNN_INLINE type fnn_largest_##suffix(const type *x, ptrdiff_t n)                                                \
     {                                                                                                               \
-        const ptrdiff_t part = n / 4;                                                                               \
+        const ptrdiff_t part = FNN_STRETCH(n, 4);                                                                   \
         const type *y = x + part, *z = y + part, *w = z + part;                                                     \
         type a = -(type)INFINITY, b = a, c = a, d = a;                                                              \
         if (n < FNN_FEW)                                                                                            \
@@ -53,21 +73,33 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
         }                                                                                                           \
         a = FNN_LARGER(b, a);                                                                                       \
         c = FNN_LARGER(d, c);                                                                                       \
-        return fnn_largest_few_##suffix(x + 4 * part, n - 4 * part, FNN_LARGER(c, a));                              \
+        return fnn_largest_rest_##suffix(x + 4 * part, n - 4 * part, FNN_LARGER(c, a));                             \
     }                                                                                                               \
     FNN_INLINE double fnn_sum_##suffix(const type *x, ptrdiff_t n)                                                  \
     {                                                                                                               \
-        const ptrdiff_t part = n / 2;                                                                               \
+        const ptrdiff_t part = FNN_STRETCH(n, 2);                                                                   \
         const type *y = x + part;                                                                                   \
         double a = 0, b = 0;                                                                                        \
         if (n < FNN_FEW)                                                                                            \
-            return fnn_sum_few_##suffix(x, n);                                                                      \
+            return fnn_sum_few_##suffix(x, n, 0);                                                                   \
         FNN_REDUCE(omp simd reduction(+ : a, b))                                                                    \
         for (ptrdiff_t i = 0; i < part; i++) {                                                                      \
             a += x[i];                                                                                              \
             b += y[i];                                                                                              \
         }                                                                                                           \
-        return n % 2 ? (a + b) + x[n - 1] : a + b;                                                                  \
+        return fnn_sum_rest_##suffix(x + 2 * part, n - 2 * part, a + b);                                            \
+    }                                                                                                               \
+    FNN_INLINE double fnn_sum_in_pairs_##suffix(const type *x, ptrdiff_t n)                                         \
+    {                                                                                                               \
+        const ptrdiff_t part = FNN_STRETCH(n, 2);                                                                   \
+        const type *y = x + part;                                                                                   \
+        double a = 0;                                                                                               \
+        if (n < FNN_FEW)                                                                                            \
+            return fnn_sum_few_##suffix(x, n, 0);                                                                   \
+        FNN_REDUCE(omp simd reduction(+ : a))                                                                       \
+        for (ptrdiff_t i = 0; i < part; i++)                                                                        \
+            a += x[i] + y[i];                                                                                       \
+        return fnn_sum_rest_##suffix(x + 2 * part, n - 2 * part, a);                                                \
     }
 
 FNN_REDUCTIONS(float, f32)
