@@ -216,6 +216,15 @@ def test_worked_example(backend, name):
         assert bias == approx(example[f"new_b{number}"])
 
 
+def test_a_name_made_at_run_time_is_a_name(backend):
+    """As one that was read from a file: equal to the name in the source, but another object."""
+    x, weight, kernels = np.array([[-1.0, 2]]), np.eye(2), np.ones((1, 1, 1, 1))
+    name = "".join(["re", "lu"])
+    assert backend.linear(x, weight, activation=name).tolist() == [[0, 2]]
+    assert backend.conv2d(x[None, None], kernels, activation=name).tolist() == [[[[0, 2]]]]
+    assert backend.hidden_delta(x, weight, x, activation=name).tolist() == [[0, 2]]
+
+
 def test_the_deltas_are_the_chain_rule(backend):
     """output_delta is the loss's gradient through the activation; hidden_delta the layer's through the next."""
     rng = np.random.default_rng(0)

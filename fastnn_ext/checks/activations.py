@@ -38,9 +38,11 @@ _SURELY_FINITE = 1e300
 
 
 def fused(function: str, activation: Any) -> str | None:
-    """`activation` where it is one of FUSABLE, else a ValueError."""
-    chosen: str | None = checks.choice(function, "activation", activation, FUSABLE)
-    return chosen
+    """The member of FUSABLE that equals `activation`; a ValueError where none does.
+
+    Compiled kernels know those by identity, and a name that was read from a file is another object.
+    """
+    return FUSABLE[FUSABLE.index(checks.choice(function, "activation", activation, FUSABLE))]
 
 
 def from_output(function: str, activation: Any) -> str | None:
