@@ -78,7 +78,10 @@ def _windows(padded: Array, rows: Axis, columns: Axis, groups: int, channels_las
     """The view [n, group, c, r, s, p, q] of a padded image: tap (r, s) of the window of pixel (p, q)."""
     axes = (0, 3, 1, 2) if channels_last else (0, 1, 2, 3)
     n, c = (padded.shape[axis] for axis in axes[:2])
-    of_image, of_channel, of_row, of_column = (padded.strides[axis] for axis in axes)
+    # Of a C-contiguous array; its own strides may be anything along axes of one element.
+    of_image, of_channel, of_row, of_column = (
+        padded.itemsize * math.prod(padded.shape[axis + 1 :]) for axis in axes
+    )
     return as_strided(
         padded,
         (n, groups, c // groups, rows.taps, columns.taps, rows.outputs, columns.outputs),
