@@ -8,7 +8,9 @@ import importlib
 import platform
 import sys
 import threading
+import time
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -176,16 +178,33 @@ def test_softmax_of_any_shape_has_the_same_bits(backend, shape, axis):
         np.testing.assert_allclose(backend.softmax(x, axis=axis), expected, rtol=1e-5)
 
 
+#: A kernel of each family, with sizes for which it uses several threads.
+REPEATED = {
+    "linear": {"n": 90, "in": 400, "out": 300},
+    "linear_backward": {"n": 90, "in": 400, "out": 300},
+    "conv2d": {"n": 9, "c": 16, "h": 24, "w": 24, "k": 24, "r": 3, "s": 3},
+    "conv2d_backward": {"n": 9, "c": 16, "h": 24, "w": 24, "k": 24, "r": 3, "s": 3},
+    "max_pool2d": {"n": 8, "c": 8, "h": 70, "w": 70},
+    "softmax": {"n": 300, "classes": 1000},
+    "cross_entropy_with_grad": {"n": 300, "classes": 1000},
+    "gelu": {"n": 300_000},
+    "adam_step": {"n": 300_000},
+}
+
+
 @of_cython
-def test_a_hundred_runs_have_the_same_bits(backend):
-    rng = np.random.default_rng(0)
-    x, weight = (
-        rng.standard_normal((90, 400), dtype=np.float32),
-        rng.standard_normal((300, 400), dtype=np.float32),
-    )
-    alone = with_threads(1, backend.linear, x, weight, activation="sigmoid")
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_hundred_runs_have_the_same_bits(backend, name):
+    case = testing.make_case(KERNELS[name], np.float32, sizes=REPEATED[name])
+    assert case.sizes.keys() == REPEATED[name].keys()
+
+    def run(count):
+        with fastnn.num_threads(count):
+            return bits(tuple(value for _, value in testing.run(backend.function(case.kernel), case)))
+
+    alone = run(1)
     for _ in range(100):
-        assert with_threads(4, backend.linear, x, weight, activation="sigmoid") == alone
+        assert run(4) == alone
 
 
 @compiled
@@ -196,6 +215,38 @@ def test_the_runs_above_have_used_workers():
         fastnn.backend("cython").linear(x, x)
     pool = importlib.import_module("fastnn_ext.baseline.threads")
     assert pool.workers() >= (3 if pool.CAN_HAVE_WORKERS else 0)
+
+
+@compiled
+def test_what_is_begun_inside_a_chunk_stays_on_its_thread():
+    """A pool that waited for workers which wait for it would hang here."""
+    pool = importlib.import_module("fastnn_ext.baseline.threads")
+    task_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t)
+    run_type = ctypes.CFUNCTYPE(
+        ctypes.c_int, task_type, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p
+    )
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    functions = pointer_of(pool.POOL, b"fastnn_ext.baseline.threads.POOL")
+    run = run_type(ctypes.c_void_p.from_address(functions).value)
+    outer, inner = {}, {}
+
+    @task_type
+    def inside(context, chunk):
+        time.sleep(0.001)
+        inner.setdefault(threading.get_ident(), []).append(chunk)
+        return 0
+
+    @task_type
+    def task(context, chunk):
+        time.sleep(0.01)
+        outer.setdefault(threading.get_ident(), []).append(chunk)
+        return run(inside, None, 5, 4, None)
+
+    assert run(task, None, 16, 4, None) == 0
+    assert sorted(chain.from_iterable(outer.values())) == list(range(16))
+    assert inner == {thread: list(range(5)) * len(chunks) for thread, chunks in outer.items()}
+    assert len(outer) > 1 or not pool.CAN_HAVE_WORKERS
 
 
 @of_cython
@@ -320,6 +371,50 @@ for thread in threads: thread.join()
     runs(SETUP + code, FASTNN_NUM_THREADS="4")
 
 
+@posix
+@pytest.mark.parametrize("count", ["1", "4"])
+def test_a_server_that_imports_before_it_forks(count):
+    """Its workers serve with several threads each, at the same time as it computes itself; ended ones are replaced."""
+    code = """
+def serve(requests, answers):
+    def requested():
+        while os.read(requests, 1):
+            os.write(answers, b"y" if compute() == expected else b"n")
+    threads = [threading.Thread(target=requested) for _ in range(2)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    os._exit(0)
+
+def worker():
+    (requests, to_worker), (from_worker, answers) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        for _, request, _ in workers: os.close(request)
+        os.close(to_worker)
+        serve(requests, answers)
+    os.close(requests), os.close(answers)
+    return pid, to_worker, from_worker
+
+compute()
+workers = []
+for _ in range(3): workers.append(worker())
+for generation in range(3):
+    for _, request, _ in workers: os.write(request, b"12345")
+    assert compute() == expected
+    for _, _, answer in workers:
+        assert b"".join(os.read(answer, 1) for _ in range(5)) == b"yyyyy"
+    pid, request, _ = workers.pop(0)
+    os.close(request)
+    join(pid)
+    workers.append(worker())
+for pid, request, _ in workers:
+    os.close(request)
+for pid, _, _ in workers:
+    join(pid)
+"""
+    runs(SETUP + code, FASTNN_NUM_THREADS=count)
+
+
 @pytest.mark.parametrize("method", ["spawn", *([] if sys.platform == "win32" else ["forkserver", "fork"])])
 def test_multiprocessing(method, tmp_path):
     script = tmp_path / "script.py"
@@ -377,6 +472,27 @@ print(json.dumps([*seen, threads.workers()]))
     assert answer(code, FASTNN_NUM_THREADS="4") == [0, 0]
 
 
+@compiled
+def test_a_count_of_the_thread_is_what_its_kernels_use():
+    code = (
+        SETUP
+        + """
+import json
+from fastnn_ext.baseline import threads
+seen = []
+with fastnn.num_threads(1):
+    compute()
+    seen.append(threads.workers())
+    other = threading.Thread(target=compute)
+    other.start()
+    other.join()
+    seen.append(threads.workers() > 0 or not threads.CAN_HAVE_WORKERS)
+print(json.dumps(seen))
+"""
+    )
+    assert answer(code, FASTNN_NUM_THREADS="3") == [0, True]
+
+
 # ----------------------------------------------------------------------------------------------------
 # Signals
 
@@ -384,21 +500,23 @@ INTERRUPTED = """
 import json, os, signal, sys, threading, time
 import numpy as np
 import fastnn
-sent = []
 def interrupt():
     time.sleep(0.1)
     sent.append(time.perf_counter())
     os.kill(os.getpid(), signal.SIGINT)
 {arrays}
-thread = threading.Thread(target=interrupt)
-thread.start()
-try:
-    {call}
-except KeyboardInterrupt:
-    delay = time.perf_counter() - sent[0]
-thread.join()
-assert (fastnn.linear(np.ones((200, 200)), np.ones((200, 200))) == 200).all()  # all is well afterwards
-print(json.dumps(delay))
+delays = []
+while len(delays) < 5 and min(delays, default=1) > {limit}:
+    sent = []
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        {call}
+    except KeyboardInterrupt:
+        delays.append(time.perf_counter() - sent[0])
+    thread.join()
+    assert (fastnn.linear(np.ones((200, 200)), np.ones((200, 200))) == 200).all()  # all is well afterwards
+print(json.dumps(min(delays)))
 """
 LONG = {  # each takes a second or more where it is not interrupted
     "product": ("x = np.ones((3500, 3500), np.float32)", "fastnn.linear(x, x)"),
@@ -423,10 +541,10 @@ LONG = {  # each takes a second or more where it is not interrupted
 @pytest.mark.parametrize("count", ["1", "2"])
 @pytest.mark.parametrize("what", LONG)
 def test_control_c_is_noticed(what, count):
-    """Within 200 ms on a quiet machine; ten times that is allowed on one that runs tests."""
+    """Within 200 ms; a machine that does other things gets five attempts."""
     arrays, call = LONG[what]
-    code = INTERRUPTED.format(arrays=arrays, call=call)
-    assert answer(code, FASTNN_NUM_THREADS=count, FASTNN_ISA=runnable_isas()[-1]) < 2
+    code = INTERRUPTED.format(arrays=arrays, call=call, limit=0.2)
+    assert answer(code, FASTNN_NUM_THREADS=count, FASTNN_ISA=runnable_isas()[-1]) < 0.2
 
 
 @compiled
