@@ -1,4 +1,4 @@
-"""fastnn against what one would use instead: NumPy, SciPy, PyTorch, JAX and ONNX Runtime, whichever is installed.
+"""fastnn against NumPy, SciPy, scikit-learn, PyTorch, JAX and ONNX Runtime, whichever is installed.
 
     python benchmarks/rivals.py [--threads 1] [--only conv,relu] [--rounds 15]
 
@@ -67,7 +67,9 @@ def library(name: str) -> Any:
 
 fastnn = importlib.import_module("fastnn")
 torch, jax, onnx, ort = map(library, ("torch", "jax", "onnx", "onnxruntime"))
-special = library("scipy.special")
+special, sklearn = library("scipy.special"), library("sklearn")
+#: The parts that scikit-learn's own networks are made of, by its names.
+layers, math_of_sklearn = library("sklearn.neural_network._base"), library("sklearn.utils.extmath")
 definition = fastnn.backend("numpy")
 
 
@@ -124,6 +126,20 @@ def in_onnx(
     return lambda: session.run(None, feed)[0]
 
 
+def in_sklearn(activation: str, x: np.ndarray, y: np.ndarray) -> Call | None:
+    """The call of an activation of scikit-learn's networks, which work in place: on a copy in `y`."""
+    if layers is None:
+        return None
+    in_place = layers.ACTIVATIONS[activation]
+
+    def call() -> np.ndarray:
+        np.copyto(y, x)
+        in_place(y)
+        return y
+
+    return call
+
+
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
@@ -168,6 +184,7 @@ def linear_rows() -> Iterator[Work]:
             present(
                 fastnn=partial(fastnn.linear, x, weight, bias, activation="relu", out=y),
                 numpy=partial(lambda x, w, b: np.maximum(x @ w + b, 0), x, weight.T, bias),
+                **{"scikit-learn": linear_in_sklearn(x, weight, bias)},
                 torch=in_torch(
                     lambda x, w, b: torch.relu(torch.nn.functional.linear(x, w, b)), x, weight, bias
                 ),
@@ -189,6 +206,21 @@ def linear_rows() -> Iterator[Work]:
         )
 
 
+def linear_in_sklearn(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Call | None:
+    """A hidden layer, as scikit-learn's networks predict with it."""
+    if layers is None:
+        return None
+    coefficients, relu = np.ascontiguousarray(weight.T), layers.ACTIVATIONS["relu"]
+
+    def call() -> np.ndarray:
+        y = math_of_sklearn.safe_sparse_dot(x, coefficients)
+        y += bias
+        relu(y)
+        return y
+
+    return call
+
+
 def in_onnx_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Call | None:
     """Gemm, whose result relu overwrites; ONNX has no operator for both."""
     call = in_onnx("Gemm", {"x": x, "weight": weight, "bias": bias}, ("weight", "bias"), transB=1)
@@ -208,6 +240,7 @@ def activation_rows() -> Iterator[Work]:
         "tanh": np.tanh,
         "softplus": lambda x, out: np.logaddexp(0, x, out=out),
     }
+    of_sklearn = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
     operators = {name: name.capitalize() for name in ("relu", "sigmoid", "tanh", "gelu", "softplus", "elu")}
     for name in ("relu", "sigmoid", "tanh", "silu", "gelu", "softplus", "elu"):
         reference = getattr(definition, name)
@@ -223,6 +256,7 @@ def activation_rows() -> Iterator[Work]:
                     fastnn=partial(getattr(fastnn, name), x, out=y),
                     numpy=partial(in_numpy.get(name, reference), x, out=y),
                     scipy=partial(special.expit, x, out=y) if special and name == "sigmoid" else None,
+                    **{"scikit-learn": in_sklearn(of_sklearn[name], x, y) if name in of_sklearn else None},
                     torch=in_torch(getattr(functional, name), x) if torch else None,
                     jax=jitted(getattr(jax.nn, name), x) if jax else None,
                     onnxruntime=in_onnx(operators[name], {"x": x}) if name in operators else None,
@@ -246,6 +280,7 @@ def softmax_rows() -> Iterator[Work]:
                     fastnn=partial(getattr(fastnn, name), x, out=y),
                     numpy=partial(reference, x),
                     scipy=partial(getattr(special, name), x, axis=-1) if special else None,
+                    **{"scikit-learn": in_sklearn(name, x, y) if name == "softmax" else None},
                     torch=in_torch(partial(getattr(torch, name), dim=-1), x) if torch else None,
                     jax=jitted(getattr(jax.nn, name), x) if jax else None,
                     onnxruntime=in_onnx("Softmax" if name == "softmax" else "LogSoftmax", {"x": x}),
@@ -263,10 +298,26 @@ def softmax_rows() -> Iterator[Work]:
             present(
                 fastnn=partial(fastnn.cross_entropy_with_grad, x, labels, out=grad),
                 numpy=partial(definition.cross_entropy_with_grad, x, labels),
+                **{"scikit-learn": cross_entropy_in_sklearn(x, labels)},
                 torch=cross_entropy_in_torch(x, labels),
                 jax=cross_entropy_in_jax(x, labels),
             ),
         )
+
+
+def cross_entropy_in_sklearn(x: np.ndarray, labels: np.ndarray) -> Call | None:
+    """The output layer of scikit-learn's classifier in training."""
+    if layers is None:
+        return None
+    target = np.eye(x.shape[1], dtype=x.dtype)[labels]
+    softmax = in_sklearn("softmax", x, np.empty_like(x))
+
+    def call() -> Any:
+        y = softmax()
+        loss = layers.LOSS_FUNCTIONS["log_loss"](target, y)
+        return loss, (y - target) / len(y)
+
+    return call
 
 
 def cross_entropy_in_torch(x: np.ndarray, labels: np.ndarray) -> Call | None:
@@ -638,7 +689,9 @@ def report(rows: list[tuple[Work, dict[str, float]]], limits: Limits) -> str:
 
 def machine(threads: int, limits: Limits) -> str:
     versions = ", ".join(
-        f"{module.__name__} {module.__version__}" for module in (np, torch, jax, ort) if module is not None
+        f"{module.__name__} {module.__version__}"
+        for module in (np, sklearn, torch, jax, ort)
+        if module is not None
     )
     return (
         f"{threads} thread(s), instruction set {fastnn.report()[0].module.split('.')[1]}, {versions}. Measured limits: "
