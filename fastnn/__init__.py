@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fastnn import _select
 from fastnn._contract import KERNELS
+from fastnn._pack import pack
 from fastnn._select import BackendError, available_backends, backend
 from fastnn._threads import get_num_threads, num_threads, set_num_threads
 from fastnn._version import __version__ as __version__
@@ -18,6 +19,7 @@ from fastnn.linear import *
 from fastnn.losses import *
 from fastnn.optimizers import *
 from fastnn.pooling import *
+from fastnn_ext.checks.packed import PackedWeight
 
 _public = _select.PublicNames(globals())
 set_backend = _public.set_backend
@@ -27,10 +29,12 @@ __getattr__ = _public.look_up
 __all__ = [
     *KERNELS,
     "BackendError",
+    "PackedWeight",
     "available_backends",
     "backend",
     "get_num_threads",
     "num_threads",
+    "pack",
     "report",
     "set_backend",
     "set_num_threads",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fastnn_ext import checks
 from fastnn_ext.checks import Output, needed, wrong
 from fastnn_ext.checks.activations import fused
+from fastnn_ext.checks.packed import unpacked
 from fastnn_ext.checks.windows import Axis, axes, image_shape, is_channels_last, plane
 
 
@@ -28,7 +29,7 @@ def conv2d(
     name = "conv2d"
     activation = fused(name, activation)
     channels_last = is_channels_last(name, layout)
-    arrays, given, dtype = checks.floats(name, x=x, weight=weight, bias=bias)
+    arrays, given, dtype = checks.floats(name, x=x, weight=unpacked(weight), bias=bias)
     x, weight, bias = arrays
     rows, columns, groups = _geometry(name, x, weight, stride, padding, dilation, groups, channels_last)
     if bias is not None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fastnn_ext import checks
 from fastnn_ext.checks import Output
 from fastnn_ext.checks.activations import FROM_OUTPUT, from_output, fused
+from fastnn_ext.checks.packed import unpacked
 
 #: For each loss, the activations it has a delta for, each with the activation whose f' is left in that delta.
 DELTAS: dict[str, dict[str | None, str | None]] = {
@@ -23,7 +24,7 @@ def linear(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, str | None, Output]:
     """Plain x[..., in], weight[out, in] and bias[out] or None, the activation, and the Output[..., out]."""
     activation = fused("linear", activation)
-    arrays, given, dtype = checks.floats("linear", x=x, weight=weight, bias=bias)
+    arrays, given, dtype = checks.floats("linear", x=x, weight=unpacked(weight), bias=bias)
     x, weight, bias = arrays
     checks.at_least("linear", "x", x, 1)
     checks.has_shape("linear", "weight", weight, ("out", x.shape[-1]), "as x has shape", x.shape)

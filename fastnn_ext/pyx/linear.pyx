@@ -6,13 +6,18 @@ from common cimport (
     PyArray_ISFARRAY_RO, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, are_apart, empty_like, has_shape, is_plain, is_plain_of, is_safe_out, real, same_shape,
 )
 from fused cimport Activation, activation_of
-from gemm cimport Epilogue, Factors, activating, multiply, no_epilogue
+from gemm cimport (
+    Epilogue, Factors, activating, multiply, multiply_packed, no_epilogue, pack_panels, panels_size, uses_panels,
+)
+from packed cimport keep_with, kept_with, room_for, start_of
 from pool cimport join_pool, poll, raise_if, run, team
 
 from fastnn_ext.checks import linear as checks
+from fastnn_ext.checks.packed import PackedWeight
 
 cnp.import_array()
 join_pool()
+cdef str NAME = __name__
 
 cdef enum:
     MAX_NDIM = 64    # NPY_MAXDIMS of NumPy 2
@@ -95,15 +100,33 @@ cdef inline bint is_output(object out, cnp.ndarray x, const cnp.npy_intp *shape)
     )
 
 
-cdef int run_linear(
-    const Product *size, Matrix x, Matrix weight, const real *bias, const Activation *activation, real *y
-) noexcept nogil:
-    cdef Factors f = Factors(
+cdef inline Factors factors_of(const Product *size, Matrix x, Matrix weight) noexcept nogil:
+    return Factors(
         size.rows, size.outputs, size.inputs, x.rs, x.cs, weight.cs, weight.rs, size.outputs, 1, False
     )
-    return multiply(
-        &f, <const real *> x.data, <const real *> weight.data, <const real *> NULL, bias, activating(activation), y
+
+
+cdef int run_linear(
+    const Product *size, Matrix x, Matrix weight, const real *panels, const real *bias, const Activation *activation,
+    real *y,
+) noexcept nogil:
+    cdef Factors f = factors_of(size, x, weight)
+    return multiply_packed(
+        &f, <const real *> x.data, <const real *> weight.data, panels, <const real *> NULL, bias,
+        activating(activation), y,
     )
+
+
+cdef const void *panels_of(object packed, const Product *size, Matrix x, Matrix weight, const real *b) except? NULL:
+    """The panels of the packed weight b, made when they are first of use; NULL where there are none yet."""
+    cdef Factors f = factors_of(size, x, weight)
+    cdef const void *panels = kept_with(packed, NAME)
+    cdef cnp.ndarray room
+    if panels == NULL and uses_panels(&f, b):
+        room = room_for(panels_size(&f, b) * <Py_ssize_t> sizeof(real))
+        pack_panels(&f, b, <real *> start_of(room))
+        panels = keep_with(packed, NAME, room)
+    return panels
 
 
 def linear(x, weight, bias=None, *, activation=None, out=None):
@@ -112,6 +135,9 @@ def linear(x, weight, bias=None, *, activation=None, out=None):
     cdef cnp.npy_intp shape[MAX_NDIM]
     cdef Product size
     cdef cnp.ndarray y
+    cdef object packed = None
+    if not PyArray_CheckExact(weight) and type(weight) is PackedWeight:
+        packed, weight = weight, weight._array
     cdef bint fast = fits(x, weight, &size) and (
         bias is None
         or (is_plain_of(bias, PyArray_TYPE(<cnp.ndarray> x)) and has_shape(<cnp.ndarray> bias, 1, &size.outputs))
@@ -136,18 +162,24 @@ def linear(x, weight, bias=None, *, activation=None, out=None):
     cdef const void *c = NULL if bias is None else PyArray_DATA(<cnp.ndarray> bias)
     cdef void *target = PyArray_DATA(y)
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
+    cdef const void *panels = NULL
     cdef int failed
+    if packed is not None and size.rows > 1 and weight is packed._array:
+        if single:
+            panels = panels_of[float](packed, &size, a, b, <float *> b.data)
+        else:
+            panels = panels_of[double](packed, &size, a, b, <double *> b.data)
     if PyArray_SIZE(<cnp.ndarray> weight) < GIL_ELEMENTS and size.rows <= 1:
         if single:
-            failed = run_linear[float](&size, a, b, <float *> c, f, <float *> target)
+            failed = run_linear[float](&size, a, b, NULL, <float *> c, f, <float *> target)
         else:
-            failed = run_linear[double](&size, a, b, <double *> c, f, <double *> target)
+            failed = run_linear[double](&size, a, b, NULL, <double *> c, f, <double *> target)
     else:
         with nogil:
             if single:
-                failed = run_linear[float](&size, a, b, <float *> c, f, <float *> target)
+                failed = run_linear[float](&size, a, b, <float *> panels, <float *> c, f, <float *> target)
             else:
-                failed = run_linear[double](&size, a, b, <double *> c, f, <double *> target)
+                failed = run_linear[double](&size, a, b, <double *> panels, <double *> c, f, <double *> target)
     raise_if(failed, "linear")
     return y if output is None else output.deliver()
 

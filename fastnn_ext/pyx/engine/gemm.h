@@ -1,4 +1,4 @@
-/* Matrix products: C = A B, for any strides, with packing and epilogue to be plugged in.
+/* Matrix products: C = A B, for any strides, with an epilogue to be plugged in.
  *
  *     fnn_gemm_f32(const fnn_gemm_args_f32 *args), fnn_gemm_f64(...)    0, FNN_NO_MEMORY or FNN_INTERRUPTED
  *
@@ -7,8 +7,9 @@
  *     C[i, j] (=, or += with `accumulate`) sum over p < k of A[i, p] B[p, j], plus row_bias[i] and col_bias[j]
  *
  * where A[i, p] = a[i * a_rs + p * a_cs], and B and C alike. Then `epilogue(context, row, i, j, count)` is called on
- * pieces C[i, j .. j + count] that cover C once, while they are in cache. `pack_a` and `pack_b` may stand for A and B:
- * they write the part of the matrix that is asked for. Any size may be 0.
+ * pieces C[i, j .. j + count] that cover C once, while they are in cache. `panels` may hold B packed beforehand
+ * (fnn_gemm_pack_panels_f32), beside b itself, which some forms read; the result is the same to the last bit. Any size
+ * may be 0.
  *
  * Each product takes one of four forms:
  *
@@ -105,6 +106,7 @@ FNN_INLINE ptrdiff_t fnn_even_part(ptrdiff_t size, ptrdiff_t most, ptrdiff_t uni
 typedef struct {
     int form;       /* FNN_FORM_... */
     int swap;       /* computes the transpose, B^T A^T */
+    int panels;     /* B is packed already */
     int pack_a, pack_b;
     ptrdiff_t kc, mc, nc;  /* block sizes */
     ptrdiff_t group;       /* columns of B packed together */

@@ -1,9 +1,5 @@
 /* Included twice by gemm.h, after gemm_tile.h: the choice of the form, packing and blocking. */
 
-typedef void (*FNN_NAME(pack_a_function))(void *context, FNN_REAL *target, ptrdiff_t target_rs, ptrdiff_t i,
-                                          ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k);
-typedef const FNN_REAL *(*FNN_NAME(pack_b_function))(void *context, FNN_REAL *target, ptrdiff_t p, ptrdiff_t k,
-                                                     ptrdiff_t j, ptrdiff_t cols, ptrdiff_t width);
 typedef void (*FNN_NAME(epilogue_function))(void *context, FNN_REAL *row, ptrdiff_t i, ptrdiff_t j, ptrdiff_t count);
 
 typedef struct {
@@ -16,10 +12,7 @@ typedef struct {
     ptrdiff_t c_rs, c_cs;
     const FNN_REAL *row_bias, *col_bias;
     int accumulate;
-    FNN_NAME(pack_a_function) pack_a;
-    void *pack_a_context;
-    FNN_NAME(pack_b_function) pack_b;
-    void *pack_b_context;
+    const FNN_REAL *panels; /* B as gemm_pack_panels leaves it, or NULL */
     FNN_NAME(epilogue_function) epilogue;
     void *epilogue_context;
 } FNN_NAME(gemm_args);
@@ -52,11 +45,11 @@ static FNN_NAME(gemm_args) FNN_NAME(gemm_normal)(const FNN_NAME(gemm_args) *g)
 }
 
 /* Costs count vector multiply-adds. */
-static double FNN_NAME(tiles_cost)(const FNN_NAME(gemm_args) *g)
+static double FNN_NAME(tiles_cost)(const FNN_NAME(gemm_args) *g, int panels)
 {
     const double m = (double)g->m, k = (double)g->k, vecs = (double)fnn_parts(g->n, FNN_LANES);
     double cost = m * vecs * k;
-    if (g->b_cs != 1 && g->pack_b == NULL)
+    if (g->b_cs != 1 && !panels)
         cost += FNN_COST_TRANSPOSED_LOAD * vecs * FNN_LANES * k;
     if (g->c_cs != 1)
         cost += FNN_COST_TRANSPOSED_STORE * m * (double)g->n;
@@ -68,29 +61,44 @@ static double FNN_NAME(dot_cost)(const FNN_NAME(gemm_args) *g)
     return FNN_COST_DOT * (double)g->m * (double)g->n * ((double)fnn_parts(g->k, FNN_LANES) + FNN_COST_LANES_SUM);
 }
 
-static void FNN_NAME(plan_tiles)(fnn_gemm_plan *plan, const FNN_NAME(gemm_args) *g)
+/* How many vectors wide panels of B are: equal parts of n columns. */
+static ptrdiff_t FNN_NAME(panel_vecs)(ptrdiff_t n, ptrdiff_t most_vecs)
+{
+    const ptrdiff_t vecs = fnn_parts(n, FNN_LANES);
+    return fnn_parts(vecs, fnn_parts(vecs, most_vecs));
+}
+
+/* Whether up to `rows` rows meet a large B, whose rows can be read where they are, once. */
+static int FNN_NAME(streams_b)(const FNN_NAME(gemm_args) *g, ptrdiff_t rows)
+{
+    return g->b_cs == 1 && g->m <= rows && g->k * g->n * (ptrdiff_t)sizeof(FNN_REAL) > FNN_STREAM_BYTES;
+}
+
+static void FNN_NAME(plan_tiles)(fnn_gemm_plan *plan, const FNN_NAME(gemm_args) *g, int panels)
 {
     const ptrdiff_t size = (ptrdiff_t)sizeof(FNN_REAL);
-    const ptrdiff_t vecs = fnn_parts(g->n, FNN_LANES);
-    const ptrdiff_t most_vecs = g->m <= fnn_max_rows[FNN_MAX_VECS] ? FNN_MAX_VECS : FNN_USUAL_VECS;
-    plan->vecs = (int)fnn_parts(vecs, fnn_parts(vecs, most_vecs));
+    const int few_rows = g->m <= fnn_max_rows[FNN_MAX_VECS] && !panels;
+    plan->panels = panels;
+    plan->vecs = (int)FNN_NAME(panel_vecs)(g->n, few_rows ? FNN_MAX_VECS : FNN_USUAL_VECS);
     plan->rows = (int)fnn_even_part(g->m, fnn_max_rows[plan->vecs], 1);
     const ptrdiff_t width = plan->vecs * FNN_LANES;
     const ptrdiff_t blocks = fnn_max((g->k + FNN_KC / 2) / FNN_KC, 1);
     plan->kc = fnn_parts(fnn_parts(g->k, blocks), 16) * 16;
     plan->nc = fnn_even_part(g->n, fnn_min(FNN_B_BYTES / (plan->kc * size), FNN_MAX_PANELS * width), width);
-    plan->group = fnn_min((g->b_cs == 1 ? FNN_GROUP : 1) * width, plan->nc);
+    plan->group = fnn_min((g->b_cs == 1 || panels ? FNN_GROUP : 1) * width, plan->nc);
     /* a block of B that fits in the first cache is run along the rows of C, which are written one after the other */
     const int along_rows = g->n > width && fnn_min(plan->kc, g->k) * plan->nc * size <= 16384;
-    plan->pack_b = g->pack_b != NULL || g->b_cs != 1 || (g->m > FNN_REUSE_B * plan->rows && !along_rows);
-    plan->pack_a = g->pack_a != NULL || (g->n > FNN_REUSE_A * width && g->k >= 64);
+    plan->pack_b = !panels && (g->b_cs != 1 || (g->m > FNN_REUSE_B * plan->rows && !along_rows));
+    plan->pack_a = g->n > FNN_REUSE_A * width && g->k >= 64;
     const ptrdiff_t most_rows = fnn_min(FNN_MC - FNN_MAX_ROWS, fnn_max(FNN_A_BYTES / (plan->kc * size), 16));
-    plan->mc = along_rows && g->pack_a == NULL ? plan->rows : fnn_even_part(g->m, most_rows, plan->rows);
-    /* a few rows that meet a large B once: short columns of it, so that its rows are read as long streams */
-    if (!plan->pack_b && g->m <= plan->rows && g->k * g->n * size > FNN_STREAM_BYTES)
+    plan->mc = along_rows ? plan->rows : fnn_even_part(g->m, most_rows, plan->rows);
+    /* short columns of B, so that its rows are read as long streams */
+    if (!plan->pack_b && !panels && FNN_NAME(streams_b)(g, plan->rows))
         plan->kc = FNN_STREAM_KC;
 }
 
+/* Panels are used where that is faster and changes no bit: where the product would be tiles without them, whichever way
+ * round, that sum as many terms in registers. */
 static fnn_gemm_plan FNN_NAME(gemm_plan)(const FNN_NAME(gemm_args) *args)
 {
     const FNN_NAME(gemm_args) g = FNN_NAME(gemm_normal)(args), t = FNN_NAME(gemm_transposed)(&g);
@@ -100,22 +108,24 @@ static fnn_gemm_plan FNN_NAME(gemm_plan)(const FNN_NAME(gemm_args) *args)
         plan.form = FNN_FORM_FILL;
         return plan;
     }
+    const double straight = FNN_NAME(tiles_cost)(&g, 0), swapped = FNN_NAME(tiles_cost)(&t, 0);
+    const double cost = fnn_min_f(straight, swapped);
     plan.form = FNN_FORM_TILES;
-    if (g.pack_a == NULL && g.pack_b == NULL) {
-        const double cost = FNN_NAME(tiles_cost)(&g), swapped = FNN_NAME(tiles_cost)(&t);
-        plan.swap = swapped < cost;
-        if (g.a_cs == 1 && g.b_rs == 1 && FNN_NAME(dot_cost)(&g) < fnn_min_f(cost, swapped)) {
-            plan.form = FNN_FORM_DOT;
-            plan.swap = g.m > g.n;
-        }
+    plan.swap = swapped < straight;
+    if (g.a_cs == 1 && g.b_rs == 1 && FNN_NAME(dot_cost)(&g) < cost) {
+        plan.form = FNN_FORM_DOT;
+        plan.swap = g.m > g.n;
     }
     const FNN_NAME(gemm_args) *o = plan.swap ? &t : &g;
     if (plan.form == FNN_FORM_DOT)
         plan.kc = o->m > 4 ? FNN_DOT_KC : o->k;
-    else if (o->m == 1 && o->b_cs == 1 && o->c_cs == 1 && o->pack_a == NULL && o->pack_b == NULL)
+    else if (o->m == 1 && o->b_cs == 1 && o->c_cs == 1)
         plan.form = FNN_FORM_COMBINE;
-    else
-        FNN_NAME(plan_tiles)(&plan, o);
+    else if (g.panels && !FNN_NAME(streams_b)(o, FNN_MAX_ROWS) && FNN_NAME(tiles_cost)(&g, 1) <= cost) {
+        plan.swap = 0;
+        FNN_NAME(plan_tiles)(&plan, &g, 1);
+    } else
+        FNN_NAME(plan_tiles)(&plan, o, 0);
     return plan;
 }
 
@@ -229,10 +239,6 @@ static void FNN_NAME(gemm_pack_a)(const FNN_NAME(gemm_args) *g, FNN_REAL *target
                                   ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k)
 {
     const FNN_REAL *a = g->a + i * g->a_rs + p * g->a_cs;
-    if (g->pack_a) {
-        g->pack_a(g->pack_a_context, target, target_rs, i, rows, p, k);
-        return;
-    }
     for (ptrdiff_t r = 0; r < rows; r++) {
         if (g->a_cs == 1)
             memcpy(target + r * target_rs, a + r * g->a_rs, (size_t)k * sizeof(FNN_REAL));
@@ -263,11 +269,9 @@ static void FNN_NAME(gemm_pack_a_strips)(const FNN_NAME(gemm_args) *g, FNN_REAL 
 }
 
 /* Columns j .. j + cols of B at p .. p + k, in rows of `width` numbers that end in zeros. */
-static const FNN_REAL *FNN_NAME(gemm_pack_b)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t p, ptrdiff_t k,
-                                             ptrdiff_t j, ptrdiff_t cols, ptrdiff_t width)
+static void FNN_NAME(gemm_pack_b)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t p, ptrdiff_t k,
+                                  ptrdiff_t j, ptrdiff_t cols, ptrdiff_t width)
 {
-    if (g->pack_b)
-        return g->pack_b(g->pack_b_context, target, p, k, j, cols, width);
     const FNN_REAL *b = g->b + p * g->b_rs + j * g->b_cs;
     for (ptrdiff_t v = 0; g->b_rs == 1 && g->b_cs != 1 && v < cols; v += FNN_LANES)
         FNN_NAME(transpose_rows)(target + v, width, b + v * g->b_cs, g->b_cs, fnn_min(FNN_LANES, cols - v), k, 1, 0);
@@ -281,7 +285,6 @@ static const FNN_REAL *FNN_NAME(gemm_pack_b)(const FNN_NAME(gemm_args) *g, FNN_R
     for (ptrdiff_t q = 0; g->b_rs != 1 && g->b_cs != 1 && q < k; q++)
         for (ptrdiff_t v = 0; v < width; v++)
             target[q * width + v] = v < cols ? b[q * g->b_rs + v * g->b_cs] : 0;
-    return target;
 }
 
 /* A block of C that is worked on: rows i0 .. i1, columns j0 .. j1, the first of them at c. */
@@ -322,7 +325,7 @@ static int FNN_NAME(block_memory)(FNN_NAME(block) *block)
         if (block->a_pack == NULL)
             return -1;
     }
-    if (plan->pack_b || (n % FNN_LANES && !FNN_FREE_MASKS)) {
+    if (plan->pack_b || (n % FNN_LANES && !FNN_FREE_MASKS && !plan->panels)) {
         const ptrdiff_t columns = fnn_min(fnn_parts(n, width) * width, FNN_NAME(keeps_b)(block) ? n + width : plan->group);
         block->b_pack = (FNN_REAL *)fnn_workspace(FNN_SLOT_GEMM_B, (size_t)(columns * plan->kc * size));
         if (block->b_pack == NULL)
@@ -339,7 +342,7 @@ static void FNN_NAME(block_set_a)(const FNN_NAME(block) *block, FNN_NAME(tile_ar
     const ptrdiff_t height = block->plan->rows;
     if (!block->plan->pack_a) {
         t->a = g->a + i * g->a_rs + p * g->a_cs, t->a_rs = g->a_rs, t->a_cs = g->a_cs, t->a_step = height * g->a_rs;
-    } else if (g->pack_a == NULL && g->a_rs == 1 && g->a_cs != 1) {
+    } else if (g->a_rs == 1 && g->a_cs != 1) {
         t->a = block->a_pack, t->a_rs = 1, t->a_cs = height, t->a_step = height * t->k;
         FNN_NAME(gemm_pack_a_strips)(g, block->a_pack, height, i, rows, p, t->k);
     } else {
@@ -353,10 +356,12 @@ static void FNN_NAME(block_pack_b)(FNN_NAME(block) *block, ptrdiff_t p, ptrdiff_
 {
     const FNN_NAME(gemm_args) *g = block->g;
     const ptrdiff_t width = block->plan->vecs * FNN_LANES, origin = FNN_NAME(keeps_b)(block) ? block->j0 : j;
+    if (block->plan->panels)
+        return;
     if (!block->plan->pack_b) {
         const ptrdiff_t inside = (end - j) / FNN_LANES * FNN_LANES == end - j || FNN_FREE_MASKS ? end : j + (end - j) / width * width;
         j = inside;
-    } else if (g->pack_b == NULL && g->b_cs == 1) {
+    } else if (g->b_cs == 1) {
         /* row by row, as memory is read fastest */
         for (ptrdiff_t q = 0; q < k; q++) {
             const FNN_REAL *from = g->b + (p + q) * g->b_rs;
@@ -375,18 +380,25 @@ static void FNN_NAME(block_pack_b)(FNN_NAME(block) *block, ptrdiff_t p, ptrdiff_
     }
     for (; j < end; j += width) {
         const ptrdiff_t cols = fnn_min(width, end - j);
-        block->panels[(j - block->j0) / width] = FNN_NAME(gemm_pack_b)(g, block->b_pack + (j - origin) * k, p, k, j, cols, fnn_parts(cols, FNN_LANES) * FNN_LANES);
+        FNN_REAL *target = block->b_pack + (j - origin) * k;
+        FNN_NAME(gemm_pack_b)(g, target, p, k, j, cols, fnn_parts(cols, FNN_LANES) * FNN_LANES);
+        block->panels[(j - block->j0) / width] = target;
     }
 }
 
 static void FNN_NAME(block_set_b)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t p, ptrdiff_t j,
                                   ptrdiff_t cols, int vecs)
 {
+    const FNN_NAME(gemm_args) *g = block->g;
+    const ptrdiff_t width = block->plan->vecs * FNN_LANES;
     t->last = cols - (vecs - 1) * FNN_LANES;
-    if (!block->plan->pack_b && (FNN_FREE_MASKS || t->last == FNN_LANES)) {
-        t->b = block->g->b + p * block->g->b_rs + j, t->b_rs = block->g->b_rs;
+    t->b_rs = vecs * FNN_LANES;
+    if (block->plan->panels) {
+        t->b = g->panels + j * g->k + p * t->b_rs, t->b_step = width * g->k;
+    } else if (!block->plan->pack_b && (FNN_FREE_MASKS || t->last == FNN_LANES)) {
+        t->b = g->b + p * g->b_rs + j, t->b_rs = g->b_rs, t->b_step = width;
     } else {
-        t->b = block->panels[(j - block->j0) / (block->plan->vecs * FNN_LANES)], t->b_rs = vecs * FNN_LANES;
+        t->b = block->panels[(j - block->j0) / width], t->b_step = width * t->k;
     }
 }
 
@@ -463,7 +475,6 @@ static void FNN_NAME(run_along)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, 
     FNN_NAME(block_set_b)(block, t, p, j, width, block->plan->vecs);
     FNN_NAME(block_set_add)(block, t, j, first, splats);
     FNN_NAME(tile_args) tiles = *t;
-    tiles.b_step = t->b_rs == width ? width * t->k : width;
     tiles.count = panels;
     tiles.a_step = 0, tiles.c_step = width, tiles.add_step = t->add_vs == 0 ? 0 : width;
     for (ptrdiff_t i = i0; i < i1; i += height) {
@@ -502,7 +513,7 @@ static int FNN_NAME(run_block)(FNN_NAME(block) *block, int finish)
             if (p == 0)
                 FNN_NAME(set_splats)(g, i0, i1, splats);
             ptrdiff_t j = block->j0;
-            if (i1 - i0 <= plan->rows && (!plan->pack_b || (i0 > block->i0 && g->pack_b == NULL))) {
+            if (i1 - i0 <= plan->rows && (!plan->pack_b || i0 > block->i0)) {
                 const ptrdiff_t panels = (block->j1 - j - 1) / width;
                 FNN_NAME(run_along)(block, &t, i0, i1, p, j, panels, splats);
                 j += panels * width;
@@ -614,6 +625,32 @@ FNN_STATIC int FNN_NAME(gemm_share)(const FNN_NAME(gemm_args) *args, const fnn_g
         FNN_NAME(gemm_combine)(&g, j0, j1);
     FNN_NAME(gemm_finish)(&g, plan->swap, i0, i1, j0, j1);
     return 0;
+}
+
+/* ---- B packed beforehand: panels of all k terms, one after the other, which can be entered at any p ---- */
+
+/* How many numbers they are. */
+FNN_STATIC ptrdiff_t FNN_NAME(gemm_panels_size)(ptrdiff_t k, ptrdiff_t n)
+{
+    return fnn_parts(n, FNN_LANES) * FNN_LANES * k;
+}
+
+FNN_STATIC void FNN_NAME(gemm_pack_panels)(const FNN_NAME(gemm_args) *args, FNN_REAL *panels)
+{
+    const FNN_NAME(gemm_args) g = FNN_NAME(gemm_normal)(args);
+    const ptrdiff_t width = g.n > 0 ? FNN_NAME(panel_vecs)(g.n, FNN_USUAL_VECS) * FNN_LANES : 0;
+    for (ptrdiff_t j = 0, cols; j < g.n; j += cols) {
+        cols = fnn_min(width, g.n - j);
+        FNN_NAME(gemm_pack_b)(&g, panels + j * g.k, 0, g.k, j, cols, fnn_parts(cols, FNN_LANES) * FNN_LANES);
+    }
+}
+
+/* Whether the product would use them. */
+FNN_STATIC int FNN_NAME(gemm_uses_panels)(const FNN_NAME(gemm_args) *args)
+{
+    FNN_NAME(gemm_args) g = *args;
+    g.panels = g.b; /* looked at for NULL only */
+    return FNN_NAME(gemm_plan)(&g).panels;
 }
 
 /* ---- threads: the product in parts of equal rows and columns ---- */
