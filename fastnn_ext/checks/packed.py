@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -43,8 +43,10 @@ class PackedWeight:
             raise checks.wrong(ValueError, "pack", "weight", f"has shape {array.shape}", expected)
         dtype = checks.float_dtype([array])
         # What a kernel reads as it is keeps its order, for the order of the sums may depend on it.
-        is_transpose = type(weight) is np.ndarray and array.dtype == dtype and array.flags.farray
-        order = "F" if array.ndim == 2 and is_transpose and not array.flags.c_contiguous else "C"
+        flags = array.flags
+        is_transpose = array.ndim == 2 and flags.f_contiguous and flags.aligned and not flags.c_contiguous
+        is_read = type(weight) is np.ndarray and array.dtype == dtype
+        order: Literal["C", "F"] = "F" if is_read and is_transpose else "C"
         memory = np.empty(array.size * dtype.itemsize + _ALIGNMENT, np.uint8)
         copy = np.ndarray(array.shape, dtype, memory, -memory.ctypes.data % _ALIGNMENT, order=order)
         copy[...] = array

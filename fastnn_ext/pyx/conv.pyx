@@ -9,17 +9,19 @@ conv_winograd.pxd and conv_points.pxd do the jobs.
 
 cimport numpy as cnp
 from common cimport (
-    PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_TYPE, are_apart,
+    PyArray_CheckExact, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_TYPE, are_apart,
     empty_like, has_shape, is_plain, is_plain_of, real,
 )
 from conv_blocks cimport *
 from conv_depthwise cimport MOST_TERMS, grad_weight_planewise, is_planewise, run_planewise
 from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
-from conv_points cimport grad_weight_products, is_product, run_products
+from conv_points cimport factors_of, grad_weight_products, is_product, run_products
 from conv_winograd cimport *
 from fused cimport Activation, activation_of
+from gemm cimport Factors, pack_panels, panels_size, uses_panels
 from libc.string cimport memset
+from packed cimport keep_with, kept_with, room_for, start_of
 from pool cimport NO_MEMORY, join_pool, raise_if, run, team
 from reduce cimport sum_of
 from windows cimport (
@@ -27,9 +29,11 @@ from windows cimport (
 )
 
 from fastnn_ext.checks import conv as checks
+from fastnn_ext.checks.packed import PackedWeight
 
 cnp.import_array()
 join_pool()
+cdef str NAME = __name__
 
 cdef enum:
     SUMS = 16        # channels whose sums are done together
@@ -45,6 +49,7 @@ cdef struct Convolution:
     Py_ssize_t images, groups
     Py_ssize_t channels, kernels  # of one group
     bint channels_last
+    const void *panels            # of the weights, packed for a product, or NULL
 
 cdef void sum_planes(
     const real *grad_out, Py_ssize_t images, Py_ssize_t kernels, Py_ssize_t pixels, real *grad_bias
@@ -142,6 +147,7 @@ cdef void place_weight(Job *job, const Convolution *conv) noexcept nogil:
     job.weight_channel = 1 if conv.channels_last else taps
     job.weight_column = conv.channels if conv.channels_last else 1
     job.weight_row = conv.columns.taps * job.weight_column
+    job.panels = NULL
 
 
 cdef bint set_forward(Job *job, const Convolution *conv) noexcept nogil:
@@ -149,6 +155,7 @@ cdef bint set_forward(Job *job, const Convolution *conv) noexcept nogil:
     cdef Py_ssize_t kernels = conv.groups * conv.kernels
     cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
     place_weight(job, conv)
+    job.panels = conv.panels
     job.channels, job.m = conv.channels, conv.kernels
     job.result_image = kernels * pixels
     job.result_i = 1 if conv.channels_last else pixels
@@ -360,6 +367,7 @@ cdef void measure(Convolution *conv, Image image, Image kernel) noexcept:
     conv.images, conv.channels, conv.kernels = image.n, kernel.c, kernel.n // conv.groups
     conv.rows.length, conv.columns.length = image.h, image.w
     conv.rows.taps, conv.columns.taps = kernel.h, kernel.w
+    conv.panels = NULL
 
 
 cdef void take_checked(
@@ -428,6 +436,7 @@ cdef struct Call:
     Py_ssize_t groups   # of a part of the gradients of a depthwise convolution
     const void *x
     const void *weight
+    const void *transformed  # the kernels for Winograd's form, or NULL
     const void *bias
     const void *grad_out
     void *y
@@ -549,15 +558,20 @@ cdef int tiles_part(void *context, Py_ssize_t part) noexcept nogil:
 
 cdef int run_winograd(Winograd *w, int threads) noexcept nogil:
     """The job in this form; 0 or what failed."""
-    cdef Py_ssize_t first = 0
-    cdef int failed
+    cdef Py_ssize_t first = 0, at_once
+    cdef int failed = 0
     plan_winograd(w)
-    w.kernels = fnn_workspace(TRANSFORMED, POINTS * (w.job.channels * w.count + LINE) * w.itemsize)
-    if w.kernels == NULL:
-        return NO_MEMORY
+    at_once = w.count
+    if w.packed == NULL:
+        w.kernels = fnn_workspace(TRANSFORMED, POINTS * (w.job.channels * w.count + LINE) * w.itemsize)
+        if w.kernels == NULL:
+            return NO_MEMORY
     while first < w.job.m:
         set_kernels(w, first)
-        failed = run(kernels_part, w, fnn_parts(w.job.channels, w.channels_at_once), threads)
+        if w.packed == NULL:
+            failed = run(kernels_part, w, fnn_parts(w.job.channels, w.channels_at_once), threads)
+        else:
+            w.kernels = <char *> w.packed + packed_before(w, first, at_once)
         if failed == 0:
             failed = run(tiles_part, w, parts_of_tiles(w), threads)
         if failed:
@@ -674,7 +688,7 @@ cdef int run_forward(Call *call) noexcept nogil:
     cdef Winograd w
     if is_winograd_forward(call, &job):
         w = winograd_of(call, &job)
-        w.source, w.bias, w.result = call.x, call.bias, call.y
+        w.source, w.bias, w.result, w.packed = call.x, call.bias, call.y, call.transformed
         return run_winograd(&w, team(work_of(call.conv), SHARE))
     parts = divide_images(call)
     call.kernels = call.conv.kernels
@@ -758,6 +772,53 @@ cdef int run_backward(Call *call) noexcept nogil:
     return run(backward_part, call, parts + 1, threads)
 
 
+# Packed weights: a shape of weights has but one form in which they are used.
+
+cdef const void *transformed_of(object packed, const Call *call, const Job *job) except NULL:
+    """All kernels for Winograd's form, transformed on first use."""
+    cdef const void *kept = kept_with(packed, NAME)
+    cdef Winograd w
+    cdef Py_ssize_t first = 0, at_once, part
+    cdef cnp.ndarray room
+    cdef char *start
+    if kept != NULL:
+        return kept
+    w = winograd_of(call, job)
+    plan_winograd(&w)
+    at_once = w.count
+    room = room_for(packed_before(&w, fnn_parts(job.m, at_once) * at_once, at_once))
+    start = <char *> start_of(room)
+    while first < job.m:
+        set_kernels(&w, first)
+        w.kernels = start + packed_before(&w, first, at_once)
+        for part in range(fnn_parts(job.channels, w.channels_at_once)):
+            kernels_part(&w, part)
+        first += w.count
+    return keep_with(packed, NAME, room)
+
+
+cdef const void *panels_of(object packed, const Job *job, const real *weight) except? NULL:
+    """The panels for a product, with channels last, made when they are first of use; NULL where there are none yet."""
+    cdef Factors f = factors_of(job, True)
+    cdef const void *panels = kept_with(packed, NAME)
+    cdef cnp.ndarray room
+    if panels == NULL and uses_panels(&f, weight):
+        room = room_for(panels_size(&f, weight) * <Py_ssize_t> sizeof(real))
+        pack_panels(&f, weight, <real *> start_of(room))
+        panels = keep_with(packed, NAME, room)
+    return panels
+
+
+cdef int use_packed(object packed, Convolution *conv, Call *call, const real *weight) except -1:
+    """Point to what is kept with the packed weight, where the convolution takes a form that reads it."""
+    cdef Job job
+    if is_winograd_forward(call, &job):
+        call.transformed = transformed_of(packed, call, &job)
+    elif conv.channels_last and conv.groups == 1 and set_forward(&job, conv) and is_product(&job, True):
+        conv.panels = panels_of(packed, &job, weight)
+    return 0
+
+
 def conv2d(
     x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None, layout="NCHW",
     out=None,
@@ -769,6 +830,9 @@ def conv2d(
     cdef Image image
     cdef cnp.ndarray y
     cdef int failed
+    cdef object packed = None
+    if not PyArray_CheckExact(weight) and type(weight) is PackedWeight:
+        packed, weight = weight, weight._array
     cdef bint fast = fits(x, weight, stride, padding, dilation, groups, layout, &conv)
     if fast:
         image = output_of(&conv)
@@ -796,9 +860,15 @@ def conv2d(
         y = <cnp.ndarray?> output.array
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
     cdef Call call = Call(
-        conv=&conv, activation=f, single=single, images=0, kernels=0, groups=0, x=data_of(x), weight=data_of(weight), bias=data_of(bias),
-        grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL, grad_bias=NULL,
+        conv=&conv, activation=f, single=single, images=0, kernels=0, groups=0, x=data_of(x), weight=data_of(weight),
+        transformed=NULL, bias=data_of(bias), grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL,
+        grad_bias=NULL,
     )
+    if packed is not None and weight is packed._array:
+        if single:
+            use_packed[float](packed, &conv, &call, <float *> call.weight)
+        else:
+            use_packed[double](packed, &conv, &call, <double *> call.weight)
     if is_small(&conv):
         failed = forward_of(&conv, single, call.x, call.weight, call.bias, call.y, f)
     else:
@@ -837,9 +907,9 @@ def conv2d_backward(
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
     cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
     cdef Call call = Call(
-        conv=&conv, activation=NULL, single=single, images=0, kernels=0, groups=0, x=data_of(x), weight=data_of(weight), bias=NULL,
-        grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x), grad_weight=data_of(grad_weight),
-        grad_bias=data_of(grad_bias),
+        conv=&conv, activation=NULL, single=single, images=0, kernels=0, groups=0, x=data_of(x), weight=data_of(weight),
+        transformed=NULL, bias=NULL, grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x),
+        grad_weight=data_of(grad_weight), grad_bias=data_of(grad_bias),
     )
     if is_small(&conv):
         failed = backward_of(

@@ -196,6 +196,7 @@ cdef struct Job:
     Py_ssize_t images, groups, channels, m
     Py_ssize_t weight_group, weight_i, weight_channel, weight_row, weight_column  # strides
     Py_ssize_t result_image, result_i, result_line, result_column
+    const void *panels  # of the weights, packed for a product, or NULL
 
 cdef struct Plan:
     Py_ssize_t images, lines, columns, channels  # of a block, at most

@@ -3,7 +3,7 @@
 from common cimport real
 from conv_blocks cimport Job, Taps
 from fused cimport Activation
-from gemm cimport Factors, activating, multiply, no_epilogue
+from gemm cimport Factors, activating, multiply, multiply_packed, no_epilogue
 
 
 cdef inline bint is_each_in_place(const Taps *taps) noexcept nogil:
@@ -19,6 +19,19 @@ cdef inline bint is_product(const Job *job, bint channels_last) noexcept nogil:
     )
 
 
+cdef inline Factors factors_of(const Job *job, bint channels_last) noexcept nogil:
+    """The product for a group, of all images where channels are last, else of one."""
+    cdef Py_ssize_t pixels = job.rows.outputs * job.columns.outputs
+    if channels_last:
+        return Factors(
+            job.images * pixels, job.m, job.channels, job.groups * job.channels, 1, job.weight_channel, job.weight_i,
+            job.result_column, 1, False,
+        )
+    return Factors(
+        job.m, pixels, job.channels, job.weight_i, job.weight_channel, pixels, 1, job.result_i, 1, False
+    )
+
+
 cdef inline int run_products(
     const Job *job, bint channels_last, const real *source, const real *weight, const real *bias, real *result,
     const Activation *activation,
@@ -29,23 +42,14 @@ cdef inline int run_products(
     cdef Py_ssize_t n, g
     cdef int failed
     cdef const real *b
-    cdef Factors f
-    if channels_last:
-        f = Factors(
-            job.images * pixels, job.m, job.channels, channels, 1, job.weight_channel, job.weight_i,
-            job.result_column, 1, False,
-        )
-    else:
-        f = Factors(
-            job.m, pixels, job.channels, job.weight_i, job.weight_channel, pixels, 1, job.result_i, 1, False
-        )
+    cdef Factors f = factors_of(job, channels_last)
     for n in range(1 if channels_last else job.images):
         for g in range(job.groups):
             b = bias + g * job.m if bias != NULL else NULL
             if channels_last:
-                failed = multiply(
-                    &f, source + g * job.channels, weight + g * job.weight_group, <const real *> NULL, b,
-                    activating(activation), result + g * job.m,
+                failed = multiply_packed(
+                    &f, source + g * job.channels, weight + g * job.weight_group, <const real *> job.panels,
+                    <const real *> NULL, b, activating(activation), result + g * job.m,
                 )
             else:
                 failed = multiply(

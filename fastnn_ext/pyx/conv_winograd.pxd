@@ -110,6 +110,7 @@ cdef struct Winograd:
     Py_ssize_t first, count        # kernels that are worked on
     Py_ssize_t vectors, vecs       # that these are, and in a panel of them
     void *kernels                  # transformed
+    const void *packed             # all of them, transformed beforehand, or NULL
     Py_ssize_t kernel_plane
     Py_ssize_t channels_at_once    # of a part of the transform
     Py_ssize_t lines, columns      # of tiles in an image
@@ -193,6 +194,11 @@ cdef inline void set_kernels(Winograd *w, Py_ssize_t first) noexcept nogil:
     w.vecs = 3 if w.vectors % 2 and w.vectors % 3 == 0 else 2
     w.kernel_plane = w.job.channels * w.vectors * w.lanes + LINE
     w.channels_at_once = padded((1 << 13) // w.count, w.lanes)
+
+
+cdef inline Py_ssize_t packed_before(const Winograd *w, Py_ssize_t first, Py_ssize_t at_once) noexcept nogil:
+    """How many bytes of packed kernels come before those from `first` on."""
+    return POINTS * (w.job.channels * first + fnn_parts(first, at_once) * LINE) * w.itemsize
 
 
 cdef inline Py_ssize_t parts_of_tiles(const Winograd *w) noexcept nogil:
