@@ -162,7 +162,8 @@ def nbytes(*arrays: np.ndarray) -> int:
 
 
 def linear_rows() -> Iterator[Work]:
-    """A dense layer with bias and relu, and its backward."""
+    """A dense layer with bias and relu, with its weight packed (as ONNX Runtime's always is), and its backward."""
+    packed = ((32, 784, 128), (64, 784, 512))
     sizes = (
         (1, 128, 10),
         (1, 784, 128),
@@ -176,11 +177,13 @@ def linear_rows() -> Iterator[Work]:
         g, y = random(n, outputs, seed=3), np.empty((n, outputs), np.float32)
         weight /= math.sqrt(inputs)
         size, flops = f"{n}x{inputs}->{outputs}", 2.0 * n * inputs * outputs
+        exact = exactly(definition.linear, x, weight, bias, activation="relu")
+        in_onnxruntime = in_onnx_linear(x, weight, bias)
         yield Work(
             f"linear + relu {size}",
             flops,
             nbytes(x, weight, bias, y),
-            exactly(definition.linear, x, weight, bias, activation="relu"),
+            exact,
             present(
                 fastnn=partial(fastnn.linear, x, weight, bias, activation="relu", out=y),
                 numpy=partial(lambda x, w, b: np.maximum(x @ w + b, 0), x, weight.T, bias),
@@ -189,9 +192,20 @@ def linear_rows() -> Iterator[Work]:
                     lambda x, w, b: torch.relu(torch.nn.functional.linear(x, w, b)), x, weight, bias
                 ),
                 jax=jitted(lambda x, w, b: jax.nn.relu(x @ w.T + b), x, weight, bias),
-                onnxruntime=in_onnx_linear(x, weight, bias),
+                onnxruntime=in_onnxruntime,
             ),
         )
+        if (n, inputs, outputs) in packed:
+            yield Work(
+                f"linear + relu {size}, weight packed",
+                flops,
+                nbytes(x, weight, bias, y),
+                exact,
+                present(
+                    fastnn=partial(fastnn.linear, x, fastnn.pack(weight), bias, activation="relu", out=y),
+                    onnxruntime=in_onnxruntime,
+                ),
+            )
         yield Work(
             f"linear backward {size}",
             2 * flops,

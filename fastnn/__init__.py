@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fastnn import _select
 from fastnn._contract import KERNELS
-from fastnn._pack import pack
+from fastnn._pack import PackedWeight, pack
 from fastnn._select import BackendError, available_backends, backend
 from fastnn._threads import get_num_threads, num_threads, set_num_threads
 from fastnn._version import __version__ as __version__
@@ -19,7 +19,6 @@ from fastnn.linear import *
 from fastnn.losses import *
 from fastnn.optimizers import *
 from fastnn.pooling import *
-from fastnn_ext.checks.packed import PackedWeight
 
 _public = _select.PublicNames(globals())
 set_backend = _public.set_backend

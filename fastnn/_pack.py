@@ -6,6 +6,8 @@ from numpy.typing import ArrayLike
 
 from fastnn_ext.checks.packed import PackedWeight
 
+__all__ = ["PackedWeight", "pack"]
+
 
 def pack(weight: ArrayLike) -> PackedWeight:
     """Pack the weight of a layer that is called again and again.

@@ -175,8 +175,8 @@ def conv2d(
     ----------
     x : array_like, shape (N, C, H, W) or (N, H, W, C)
         Images, in `layout`.
-    weight : array_like, shape (K, C / groups, R, S) or (K, R, S, C / groups)
-        One kernel per output channel, in `layout`.
+    weight : array_like or PackedWeight, shape (K, C / groups, R, S) or (K, R, S, C / groups)
+        One kernel per output channel, in `layout`. For many calls with the same weight there is `pack`.
     bias : array_like, shape (K,), optional
         Added to each output channel; nothing is where it is None.
     stride : int or (height, width)

@@ -82,8 +82,8 @@ def linear(
     ----------
     x : array_like, shape (..., in)
         Inputs; any number of leading dimensions, or none.
-    weight : array_like, shape (out, in)
-        Row i holds the weights into unit i.
+    weight : array_like or PackedWeight, shape (out, in)
+        Row i holds the weights into unit i. For many calls with the same weight there is `pack`.
     bias : array_like, shape (out,), optional
         Added to every row; nothing is where it is None.
     activation : str, optional

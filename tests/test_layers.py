@@ -26,6 +26,7 @@ FAMILY = (*NUMPY, "fastnn._contract", "fastnn_ext.checks", *(f"fastnn.{family}" 
 MAY_IMPORT = {
     "fastnn": ("fastnn", "numpy", "sklearn", "tqdm"),
     "fastnn._contract": NUMPY,
+    "fastnn._pack": (*NUMPY, "fastnn_ext.checks"),
     "fastnn._select": ("fastnn._contract", "fastnn_ext", "numba", AT_RUN_TIME),
     "fastnn._version": (),
     "fastnn._warmup": ("fastnn", "fastnn_ext.checks"),
