@@ -811,11 +811,13 @@ cdef const void *panels_of(object packed, const Job *job, const real *weight) ex
 
 cdef int use_packed(object packed, Convolution *conv, Call *call, const real *weight) except -1:
     """Point to what is kept with the packed weight, where the convolution takes a form that reads it."""
+    cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
     cdef Job job
-    if is_winograd_forward(call, &job):
+    if taps == 1 and conv.channels_last and conv.groups == 1:
+        if set_forward(&job, conv) and is_product(&job, True):
+            conv.panels = panels_of(packed, &job, weight)
+    elif taps == 9 and conv.channels >= LEAST_CHANNELS and is_winograd_forward(call, &job):
         call.transformed = transformed_of(packed, call, &job)
-    elif conv.channels_last and conv.groups == 1 and set_forward(&job, conv) and is_product(&job, True):
-        conv.panels = panels_of(packed, &job, weight)
     return 0
 
 
