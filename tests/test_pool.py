@@ -529,6 +529,10 @@ LONG = {  # each takes a second or more where it is not interrupted
         "x = np.ones(12_000_000); y = np.empty_like(x)",
         "[fastnn.gelu(x, out=y) for _ in range(9)]",
     ),
+    "losses": (
+        "x = np.ones(12_000_000); y = np.empty_like(x)",
+        "[fastnn.binary_cross_entropy_with_logits_with_grad(x, x, out=y) for _ in range(9)]",
+    ),
     "convolution": (
         "x = np.ones((64, 64, 64, 64), np.float32); w = x[:, :, :7, :7].copy()",
         "fastnn.conv2d(x, w)",

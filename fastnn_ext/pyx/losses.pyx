@@ -1,7 +1,8 @@
 """Losses, compiled; see `fastnn/losses.py` for what each function is.
 
 Memory is passed over once, in blocks that stay in the first-level cache: the terms of a block go to a buffer and are
-added in double precision, its gradients go out while it is still there.
+added in double precision, its gradients go out while it is still there. Threads take parts of many blocks, whose sums
+are added in their order.
 """
 
 cimport numpy as cnp
@@ -14,6 +15,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from libc.math cimport INFINITY, NAN
 from libc.string cimport memset
+from pool cimport NO_MEMORY, join_pool, raise_if, run, team
 from reduce cimport accumulate, largest, sum_of
 from vmath cimport exp, fabs, log, log1p
 
@@ -32,11 +34,20 @@ cdef extern from *:
     bint FNN_IS_FLOAT32(object x)
     bint FNN_IS_FLOAT64(object x)
 
+cdef extern from "engine/arena.h" nogil:
+    enum:
+        TOTALS "FNN_SLOT_USER"
+    void *fnn_workspace(int slot, size_t bytes)
+
 cnp.import_array()
+join_pool()
 
 cdef enum:
-    BLOCK = 1024  # elements that stay in the first-level cache between two loops
-    ROWS = 64     # of a block at most
+    BLOCK = 1024            # elements that stay in the first-level cache between two loops
+    ROWS = 64               # of a block at most
+    PART = 1 << 15          # elements of a part
+    SHARE_ELEMENTS = 1 << 17  # that a thread must have
+    ROW = TOTALS + 1        # slot of the workspace: a row's exponentials
 
 cdef enum:
     UNKNOWN, MEAN, SUM, NONE
@@ -140,11 +151,13 @@ cdef struct Task:
     bint summed
     bint by_row
     Py_ssize_t n, rows
+    Py_ssize_t at_once  # elements, or rows, of a part
+    double *totals      # of each part
     double total
 
 
 cdef double pass_over(
-    Task *task, const real *y, const real *target, Py_ssize_t n, real *each, real *grad, const real *scales,
+    const Task *task, const real *y, const real *target, Py_ssize_t n, real *each, real *grad, const real *scales,
     real scale
 ) noexcept nogil:
     """Terms and gradients of n elements; the sum of the terms if wanted. `grad` may be y, target or scales."""
@@ -178,17 +191,22 @@ cdef double pass_over(
     return total * task.formula.factor
 
 
-cdef void perform_real(Task *task, const real *y, real *each, real *grad) noexcept nogil:
+cdef void perform_real(const Task *task, const real *y, real *each, real *grad, Py_ssize_t part) noexcept nogil:
     cdef const real *target = <const real *> task.target
     cdef const real *scales = <const real *> task.scales
-    cdef Py_ssize_t row, size
+    cdef Py_ssize_t row, first = part * task.at_once, size
     cdef double sum_of_row
-    cdef real *grad_of_row
     if not task.by_row:
-        task.total = pass_over[real](task, y, target, task.n, each, grad, scales, <real> task.scale)
+        size = min(task.at_once, task.n - first)
+        if scales != NULL:
+            scales += first
+        task.totals[part] = pass_over[real](
+            task, y + first, target + first, size, NULL if each == NULL else each + first,
+            NULL if grad == NULL else grad + first, scales, <real> task.scale
+        )
         return
     size = task.n // max(task.rows, 1)
-    for row in range(task.rows):
+    for row in range(first, min(first + task.at_once, task.rows)):
         sum_of_row = pass_over[real](
             task, y + row * size, target + row * size, size, NULL, NULL if grad == NULL else grad + row * size,
             NULL, <real> task.scale if scales == NULL else scales[row]
@@ -197,20 +215,48 @@ cdef void perform_real(Task *task, const real *y, real *each, real *grad) noexce
             each[row] = <real> sum_of_row
 
 
-cdef void perform(Task *task) noexcept nogil:
+cdef int perform(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Task *task = <const Task *> context
     if task.is_float:
-        perform_real[float](task, <const float *> task.y, <float *> task.each, <float *> task.grad)
+        perform_real[float](task, <const float *> task.y, <float *> task.each, <float *> task.grad, part)
     else:
-        perform_real[double](task, <const double *> task.y, <double *> task.each, <double *> task.grad)
+        perform_real[double](task, <const double *> task.y, <double *> task.each, <double *> task.grad, part)
+    return 0
 
 
-cdef inline void start(Task *task) noexcept:
-    """`perform`, without the GIL where that pays."""
-    if task.n < GIL_ELEMENTS:
-        perform(task)
+cdef inline double *room_for(double *one, Py_ssize_t parts) noexcept nogil:
+    """Memory for a sum of each part; `one` where that is enough."""
+    return one if parts <= 1 else <double *> fnn_workspace(TOTALS, parts * sizeof(double))
+
+
+cdef inline double sum_in_order(const double *totals, Py_ssize_t parts) noexcept nogil:
+    cdef double total = 0, excess = 0
+    cdef Py_ssize_t part
+    for part in range(parts):
+        accumulate(&total, &excess, totals[part])
+    return total
+
+
+cdef inline int start(Task *task, str name) except -1:
+    """`perform` all parts, without the GIL where that pays."""
+    cdef double one = 0
+    cdef Py_ssize_t count = task.rows if task.by_row else task.n, parts
+    cdef int failed
+    task.at_once = max(PART // max(task.n // max(task.rows, 1), 1), 1) if task.by_row else PART
+    parts = (count + task.at_once - 1) // task.at_once
+    task.totals = room_for(&one, parts)
+    task.total = 0
+    if task.totals == NULL:
+        raise_if(NO_MEMORY, name)
+    if task.n < GIL_ELEMENTS and parts <= 1:
+        perform(task, 0)
     else:
         with nogil:
-            perform(task)
+            failed = run(perform, task, parts, team(task.n, SHARE_ELEMENTS))
+        raise_if(failed, name)
+    if not task.by_row:
+        task.total = sum_in_order(task.totals, parts)
+    return 0
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -321,7 +367,7 @@ cdef object forward(const Formula *formula, str name, str first, object y, objec
     task.summed = kind != NONE or formula.by_row
     if each is not None:
         task.each = PyArray_DATA(each)
-    start(&task)
+    start(&task, name)
     if loss is not None:
         return loss.deliver() if kind == NONE else loss.total(task.total)
     return each if kind == NONE else scalar(reduced(kind, task.total, task.rows), PyArray_TYPE(<cnp.ndarray> y))
@@ -378,7 +424,7 @@ cdef object backward(
         task.scale = grad_out
     else:
         task.scale = scale / task.rows if kind == MEAN else scale
-    start(&task)
+    start(&task, name)
     return grad if output is None else output.deliver()
 
 
@@ -413,7 +459,7 @@ cdef tuple with_grad(
         task.each = PyArray_DATA(each)
     if kind == MEAN:
         task.scale = 1.0 / task.rows
-    start(&task)
+    start(&task, name)
     if not fast:
         return (loss.deliver() if kind == NONE else loss.total(task.total)), output.deliver()
     value = each if kind == NONE else scalar(reduced(kind, task.total, task.rows), PyArray_TYPE(<cnp.ndarray> y))
@@ -482,14 +528,15 @@ cdef struct Rows:
     const void *probabilities
     void *each
     void *grad
-    void *buffer  # for a row, where one is longer than BLOCK and there is no gradient to hold it
     const void *scales  # of each row's gradient; where NULL, `scale` is that of all
     double scale
     double smoothing
     cnp.npy_intp ignored, classes
     bint summed
     Py_ssize_t n, size  # rows, and those that count in the mean
-    double total, excess
+    Py_ssize_t at_once  # rows of a part
+    double *totals      # of each part
+    double total
 
 
 cdef inline void subtract_greatest(const real *x, real *shifted, Py_ssize_t n) noexcept nogil:
@@ -598,26 +645,34 @@ cdef inline double close_expected(const Rows *task, const real *q, real *e, doub
     return total - 1
 
 
-cdef void hand_over(Rows *task, Py_ssize_t first, Py_ssize_t rows, Block *block, real *each) noexcept nogil:
+cdef void hand_over(
+    const Rows *task, Py_ssize_t first, Py_ssize_t rows, Block *block, real *each, double *total, double *excess
+) noexcept nogil:
     """The losses of the rows in the buffer."""
     cdef Py_ssize_t i
     for i in range(rows):
         block.expected[i] = block.mass[i] * log1p(block.excess[i]) - block.expected[i]
     if task.summed:
-        accumulate(&task.total, &task.excess, sum_of(&block.expected[0], rows))
+        accumulate(total, excess, sum_of(&block.expected[0], rows))
     elif each != NULL:
         for i in range(rows):
             each[first + i] = <real> block.expected[i]
 
 
-cdef void cross_entropy_rows(Rows *task, real *each, real *grad) noexcept nogil:
+cdef int cross_entropy_rows(const Rows *task, real *each, real *grad, Py_ssize_t part) noexcept nogil:
+    """A part of the rows; NO_MEMORY where there is none for a long row."""
     cdef real stack[BLOCK]
     cdef Block block
-    cdef real *buffer = &stack[0] if task.buffer == NULL else <real *> task.buffer
-    cdef Py_ssize_t i, rows, first = 0, at_once = max(<Py_ssize_t> 1, min(<Py_ssize_t> ROWS, BLOCK // task.classes))
-    task.total = task.excess = 0
-    while first < task.n:
-        rows = min(at_once, task.n - first)
+    cdef real *buffer = &stack[0]
+    cdef Py_ssize_t i, rows, at_once = max(<Py_ssize_t> 1, min(<Py_ssize_t> ROWS, BLOCK // task.classes))
+    cdef Py_ssize_t first = part * task.at_once, end = min(first + task.at_once, task.n)
+    cdef double total = 0, excess = 0
+    if task.classes > BLOCK and grad == NULL:
+        buffer = <real *> fnn_workspace(ROW, task.classes * sizeof(real))
+        if buffer == NULL:
+            return NO_MEMORY
+    while first < end:
+        rows = min(at_once, end - first)
         if grad != NULL:
             buffer = grad + first * task.classes
         open_rows(task, first, rows, buffer, &block)
@@ -625,24 +680,40 @@ cdef void cross_entropy_rows(Rows *task, real *each, real *grad) noexcept nogil:
             buffer[i] = exp(buffer[i])
         close_rows(task, first, rows, buffer, &block)
         if task.summed or each != NULL:
-            hand_over(task, first, rows, &block, each)
+            hand_over(task, first, rows, &block, each, &total, &excess)
         first += rows
+    task.totals[part] = total
+    return 0
 
 
-cdef void cross_entropy_of(Rows *task) noexcept nogil:
+cdef int cross_entropy_of(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Rows *task = <const Rows *> context
     if task.is_float:
-        cross_entropy_rows(task, <float *> task.each, <float *> task.grad)
-    else:
-        cross_entropy_rows(task, <double *> task.each, <double *> task.grad)
+        return cross_entropy_rows(task, <float *> task.each, <float *> task.grad, part)
+    return cross_entropy_rows(task, <double *> task.each, <double *> task.grad, part)
 
 
-cdef inline void start_rows(Rows *task) noexcept:
-    """`cross_entropy_of`, without the GIL where that pays."""
-    if task.n * task.classes < GIL_ELEMENTS:
-        cross_entropy_of(task)
+cdef inline int start_rows(Rows *task, str name) except -1:
+    """`cross_entropy_of` all parts, without the GIL where that pays."""
+    cdef double one = 0
+    cdef Py_ssize_t parts
+    cdef int failed
+    # whole blocks of rows
+    task.at_once = max(PART // max(task.classes, BLOCK // ROWS), 1)
+    if task.classes < BLOCK:
+        task.at_once -= task.at_once % min(<Py_ssize_t> ROWS, BLOCK // task.classes)
+    parts = (task.n + task.at_once - 1) // task.at_once
+    task.totals = room_for(&one, parts)
+    if task.totals == NULL:
+        raise_if(NO_MEMORY, name)
+    if task.n * task.classes < GIL_ELEMENTS and parts <= 1:
+        failed = cross_entropy_of(task, 0)
     else:
         with nogil:
-            cross_entropy_of(task)
+            failed = run(cross_entropy_of, task, parts, team(task.n * task.classes, SHARE_ELEMENTS))
+    raise_if(failed, name)
+    task.total = sum_in_order(task.totals, parts)
+    return 0
 
 
 cdef bint is_option(object ignore_index, object label_smoothing, Rows *task) noexcept:
@@ -696,7 +767,7 @@ cdef void describe_rows(Rows *task, cnp.ndarray logits, cnp.ndarray target) noex
         task.labels = <const cnp.npy_intp *> PyArray_DATA(target)
     task.classes = PyArray_DIM(logits, PyArray_NDIM(logits) - 1)
     task.n = task.size = rows_of(logits)
-    task.each = task.grad = task.buffer = NULL
+    task.each = task.grad = NULL
     task.scales = NULL
     task.scale = 1
     task.summed = False
@@ -728,7 +799,7 @@ cdef inline cnp.ndarray empty_losses(cnp.ndarray logits):
 def cross_entropy(logits, target, *, reduction="mean", ignore_index=None, label_smoothing=0, out=None):
     cdef Rows task
     cdef object classes, loss = None
-    cdef cnp.ndarray each = None, buffer
+    cdef cnp.ndarray each = None
     cdef int kind = reduction_of(reduction)
     if (
         kind == UNKNOWN
@@ -744,10 +815,7 @@ def cross_entropy(logits, target, *, reduction="mean", ignore_index=None, label_
         each = empty_losses(<cnp.ndarray> logits) if loss is None else <cnp.ndarray?> loss.array
         task.each = PyArray_DATA(each)
     task.summed = kind != NONE
-    if task.classes > BLOCK:
-        buffer = PyArray_EMPTY(1, &task.classes, cnp.NPY_FLOAT32 if task.is_float else cnp.NPY_FLOAT64, 0)
-        task.buffer = PyArray_DATA(buffer)
-    start_rows(&task)
+    start_rows(&task, "cross_entropy")
     if loss is not None:
         return loss.deliver() if kind == NONE else loss.total(task.total)
     return each if kind == NONE else scalar(reduced(kind, task.total, task.size), PyArray_TYPE(<cnp.ndarray> logits))
@@ -784,7 +852,7 @@ def cross_entropy_backward(
         task.scale = grad_out
     else:
         task.scale = scale / task.size if kind == MEAN else scale
-    start_rows(&task)
+    start_rows(&task, "cross_entropy_backward")
     return grad if output is None else output.deliver()
 
 
@@ -814,7 +882,7 @@ def cross_entropy_with_grad(logits, target, *, reduction="mean", ignore_index=No
         task.each = PyArray_DATA(each)
     elif kind == MEAN:
         task.scale = 1.0 / task.size
-    start_rows(&task)
+    start_rows(&task, "cross_entropy_with_grad")
     if loss is not None:
         return (loss.deliver() if kind == NONE else loss.total(task.total)), output.deliver()
     value = each if kind == NONE else scalar(reduced(kind, task.total, task.size), PyArray_TYPE(<cnp.ndarray> logits))
