@@ -218,9 +218,9 @@ def conv2d(
     matrix of patches ("im2col").
 
     The compiled version may compute tiles of 4 by 4 pixels together (3 by 3 kernels, stride and dilation 1, at
-    most 1 of padding, 16 channels or more). There a pixel counts in that sum with the largest absolute value of
-    its channel among the 6 by 6 pixels that the tile is computed from: a result can be less exact next to
-    pixels that are much larger than those of its own window.
+    most 1 of padding, 32 channels or more), with rounding errors like those of the largest among the 6 by 6
+    pixels that a tile is computed from. Tiles of which a window holds little beside these, and kernels with a few
+    weights much larger than the others, are computed one pixel at a time: a window of zeros gives the bias.
 
     References
     ----------
@@ -303,8 +303,7 @@ def conv2d_backward(
 
     Notes
     -----
-    grad_bias is accumulated in float64; the other sums as in `conv2d`. Where the compiled version sums
-    grad_weight over tiles, each grad_out counts with the largest absolute value of its 4 by 4 pixels.
+    grad_bias is accumulated in float64; the other sums as in `conv2d`.
     """
     grad_out, x, weight, rows, columns, groups, channels_last, gradients = _checks.conv2d_backward(
         grad_out, x, weight, stride, padding, dilation, groups, layout, needs

@@ -556,27 +556,40 @@ cdef int tiles_part(void *context, Py_ssize_t part) noexcept nogil:
     return run_tiles[double](w, <const double *> w.bias, part)
 
 
+cdef int set_transformed(Winograd *w, int threads) noexcept nogil:
+    """Transform the kernels that are worked on, and measure them; 0 or what failed."""
+    cdef int failed = run(kernels_part, w, fnn_parts(w.job.channels, w.channels_at_once), threads)
+    if failed:
+        return failed
+    if w.itemsize == sizeof(float):
+        measure_kernels[float](w, <float *> w.sizes)
+    else:
+        measure_kernels[double](w, <double *> w.sizes)
+    return 0
+
+
 cdef int run_winograd(Winograd *w, int threads) noexcept nogil:
     """The job in this form; 0 or what failed."""
-    cdef Py_ssize_t first = 0, at_once
+    cdef Py_ssize_t first = 0, bytes_at_once
     cdef int failed = 0
     plan_winograd(w)
-    at_once = w.count
-    if w.packed == NULL:
-        w.kernels = fnn_workspace(TRANSFORMED, POINTS * (w.job.channels * w.count + LINE) * w.itemsize)
-        if w.kernels == NULL:
-            return NO_MEMORY
+    bytes_at_once = bytes_of_kernels(w)
+    if not w.is_transformed:
+        w.kernels = fnn_workspace(TRANSFORMED, bytes_at_once)
+    if w.kernels == NULL:
+        return NO_MEMORY
     while first < w.job.m:
         set_kernels(w, first)
-        if w.packed == NULL:
-            failed = run(kernels_part, w, fnn_parts(w.job.channels, w.channels_at_once), threads)
-        else:
-            w.kernels = <char *> w.packed + packed_before(w, first, at_once)
+        if not w.is_transformed:
+            failed = set_transformed(w, threads)
         if failed == 0:
+            judge_kernels(w)
             failed = run(tiles_part, w, parts_of_tiles(w), threads)
         if failed:
             return failed
         first += w.count
+        if w.is_transformed:
+            w.kernels = <char *> w.kernels + bytes_at_once
     return 0
 
 
@@ -596,6 +609,13 @@ cdef int sums_part(void *context, Py_ssize_t part) noexcept nogil:
     return 0
 
 
+cdef void count_blocks(Winograd *w) noexcept nogil:
+    if w.itemsize == sizeof(float):
+        add_counts[float](w, <const float *> w.counted)
+    else:
+        add_counts[double](w, <const double *> w.counted)
+
+
 cdef int weight_tiles_part(void *context, Py_ssize_t part) noexcept nogil:
     cdef const Winograd *w = <const Winograd *> context
     if w.itemsize == sizeof(float):
@@ -604,7 +624,7 @@ cdef int weight_tiles_part(void *context, Py_ssize_t part) noexcept nogil:
 
 
 cdef int sum_winograd(Winograd *w, int threads) noexcept nogil:
-    """The gradient of the kernels that are worked on; 0, NOT_FINITE or what failed."""
+    """The gradient of the kernels that are worked on; 0, UNEVEN or what failed."""
     cdef Py_ssize_t blocks = parts_of_tiles(w), at_once = w.blocks, i
     cdef Block block
     cdef int failed
@@ -617,32 +637,30 @@ cdef int sum_winograd(Winograd *w, int threads) noexcept nogil:
             w.tiles += tiles_of(&block)
         failed = run(transform_part, w, w.blocks, threads)
         if failed == 0:
+            count_blocks(w)
             failed = run(sums_part, w, POINTS, threads)
         if failed:
             return failed
         w.block += w.blocks
     w.blocks = at_once
-    return run(weight_tiles_part, w, w.count, threads)
+    return run(weight_tiles_part, w, w.count, threads) if is_even_sum(w) else UNEVEN
 
 
-cdef int run_winograd_weight(Winograd *w, const Call *call, int threads) noexcept nogil:
-    """The gradient of the kernels in this form; 0 or what failed."""
+cdef int run_winograd_weight(Winograd *w, int threads) noexcept nogil:
+    """The gradient of the kernels in this form; 0, UNEVEN or what failed."""
     cdef Py_ssize_t first = 0
     cdef int failed
+    cdef void *sums
     plan_winograd(w)
     plan_sums(w)
     w.kernels = fnn_workspace(TRANSFORMED, POINTS * plane_of_sums(w) * w.itemsize)
-    w.source_planes = fnn_workspace(
-        PLANES, POINTS * (plane_of(w, w.source_tile) + plane_of(w, w.gradient_tile)) * w.itemsize
-    )
-    if w.kernels == NULL or w.source_planes == NULL:
+    sums = fnn_workspace(PLANES, bytes_of_sums(w))
+    if w.kernels == NULL or sums == NULL:
         return NO_MEMORY
-    w.gradient_planes = <char *> w.source_planes + POINTS * plane_of(w, w.source_tile) * w.itemsize
     while first < w.job.m:
         set_kernels(w, first)
+        place_sums(w, sums)
         failed = sum_winograd(w, threads)
-        if failed == NOT_FINITE:
-            failed = backward_some_kernels(call, first, w.count)
         if failed:
             return failed
         first += w.count
@@ -688,7 +706,8 @@ cdef int run_forward(Call *call) noexcept nogil:
     cdef Winograd w
     if is_winograd_forward(call, &job):
         w = winograd_of(call, &job)
-        w.source, w.bias, w.result, w.packed = call.x, call.bias, call.y, call.transformed
+        w.source, w.bias, w.result = call.x, call.bias, call.y
+        w.kernels, w.is_transformed = <void *> call.transformed, call.transformed != NULL
         return run_winograd(&w, team(work_of(call.conv), SHARE))
     parts = divide_images(call)
     call.kernels = call.conv.kernels
@@ -761,10 +780,11 @@ cdef int run_backward(Call *call) noexcept nogil:
     if call.grad_weight != NULL and is_winograd_forward(call, &job) and tiles_of_job(&job) >= LEAST_SUMMED:
         w = winograd_of(call, &job)
         w.source, w.grad_out, w.result = call.x, call.grad_out, call.grad_weight
-        failed = run_winograd_weight(&w, call, threads)
-        if failed:
+        failed = run_winograd_weight(&w, threads)
+        if failed == 0:
+            call.grad_weight = NULL
+        elif failed != UNEVEN:
             return failed
-        call.grad_weight = NULL
     if call.grad_weight == NULL:
         parts = 0
     if call.grad_x != NULL:
@@ -778,22 +798,20 @@ cdef const void *transformed_of(object packed, const Call *call, const Job *job)
     """All kernels for Winograd's form, transformed on first use."""
     cdef const void *kept = kept_with(packed, NAME)
     cdef Winograd w
-    cdef Py_ssize_t first = 0, at_once, part
+    cdef Py_ssize_t first = 0, bytes_at_once
     cdef cnp.ndarray room
-    cdef char *start
     if kept != NULL:
         return kept
     w = winograd_of(call, job)
     plan_winograd(&w)
-    at_once = w.count
-    room = room_for(packed_before(&w, fnn_parts(job.m, at_once) * at_once, at_once))
-    start = <char *> start_of(room)
+    bytes_at_once = bytes_of_kernels(&w)
+    room = room_for(fnn_parts(job.m, w.count) * bytes_at_once)
+    w.kernels = start_of(room)
     while first < job.m:
         set_kernels(&w, first)
-        w.kernels = start + packed_before(&w, first, at_once)
-        for part in range(fnn_parts(job.channels, w.channels_at_once)):
-            kernels_part(&w, part)
+        raise_if(set_transformed(&w, 1), "conv2d")
         first += w.count
+        w.kernels = <char *> w.kernels + bytes_at_once
     return keep_with(packed, NAME, room)
 
 

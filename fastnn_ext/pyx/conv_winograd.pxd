@@ -4,8 +4,10 @@ The kernels are transformed once, as many at a time as the workspace holds. Then
 three steps: source to planes, products, planes to result. Channels are side by side for that, so the pixels of images
 with channels first are transposed before and after.
 
-The transforms mix the pixels of a tile. Where that could be seen in a result, which is where a number of the tile is
-not finite, the block is done again by the direct form.
+The transforms mix the pixels of a tile, and the weights of a kernel: the rounding errors of a sum are those of the
+largest. Where these are much larger than the sum's own terms, the direct form does it: kernels whose weights differ
+much, tiles with a window of much smaller pixels (in a block of few such tiles only these), and blocks in which a result
+is not finite. For the gradient of kernels, which sums over tiles, the same is asked of whole channels.
 """
 
 from common cimport real
@@ -13,6 +15,7 @@ from conv_blocks cimport *
 from conv_pixels cimport run_pixels
 from conv_planes cimport run_planes
 from fused cimport Activation
+from libc.math cimport INFINITY, fmax
 from libc.string cimport memcpy, memset
 
 cdef extern from "engine/winograd.h" nogil:
@@ -20,6 +23,9 @@ cdef extern from "engine/winograd.h" nogil:
         OUT "FNN_WINOGRAD_OUT"
         IN "FNN_WINOGRAD_IN"
         POINTS "FNN_WINOGRAD_POINTS"
+    const double EVEN "FNN_WINOGRAD_EVEN"
+    const double EVEN_KERNEL "FNN_WINOGRAD_EVEN_KERNEL"
+    const double EVEN_SUMS "FNN_WINOGRAD_EVEN_SUMS"
     void fnn_winograd_source_f32(
         float *v, Py_ssize_t plane, const float *d, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t count
     )
@@ -28,11 +34,31 @@ cdef extern from "engine/winograd.h" nogil:
     )
     void fnn_winograd_kernels_f32(
         float *u, Py_ssize_t plane, Py_ssize_t u_channel, const float *g, Py_ssize_t g_channel, Py_ssize_t g_kernel,
-        const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count
+        const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count, float *sizes
+    )
+    double fnn_winograd_spread_f32(const float *sizes, Py_ssize_t channels, Py_ssize_t kernels)
+    void fnn_winograd_sizes_f32(
+        float *sums, float *squares, const float *x, Py_ssize_t step, Py_ssize_t pixels, Py_ssize_t channels
+    )
+    void fnn_winograd_channels_f32(
+        float *sums, float *most, const float *x, Py_ssize_t step, Py_ssize_t pixels, Py_ssize_t channels
+    )
+    bint fnn_winograd_is_even_f32(
+        const float *sums, const float *squares, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t columns, double spread
     )
     void fnn_winograd_kernels_f64(
         double *u, Py_ssize_t plane, Py_ssize_t u_channel, const double *g, Py_ssize_t g_channel, Py_ssize_t g_kernel,
-        const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count
+        const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count, double *sizes
+    )
+    double fnn_winograd_spread_f64(const double *sizes, Py_ssize_t channels, Py_ssize_t kernels)
+    void fnn_winograd_sizes_f64(
+        double *sums, double *squares, const double *x, Py_ssize_t step, Py_ssize_t pixels, Py_ssize_t channels
+    )
+    void fnn_winograd_channels_f64(
+        double *sums, double *most, const double *x, Py_ssize_t step, Py_ssize_t pixels, Py_ssize_t channels
+    )
+    bint fnn_winograd_is_even_f64(
+        const double *sums, const double *squares, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t columns, double spread
     )
     bint fnn_winograd_result_f32(
         float *y, Py_ssize_t line, Py_ssize_t pixel, const float *m, Py_ssize_t plane, const float *bias,
@@ -81,13 +107,15 @@ cdef enum:
     PLANES = SLOT + 8       # of a block of tiles, and what else it needs
     PIXELS = SOURCE         # of a block of tiles that are summed
 
-    NOT_FINITE = 1          # what a part of a gradient returns that has to be computed by the direct form
+    UNEVEN = 1              # what a part of a gradient returns that has to be computed by the direct form
 
     KERNEL_BYTES = 5 << 20  # of transformed kernels
     LEAST_KERNELS = 32      # at once
     # of which the rounding errors, which are larger than those of the direct form, average out:
-    LEAST_CHANNELS = 16     # channels that are summed,
+    LEAST_CHANNELS = 32     # channels that are summed,
     LEAST_SUMMED = 96       # and tiles, which a gradient of kernels sums
+    SIZES = 10              # numbers that the weights of a kernel are judged by
+    FEW_UNEVEN = 8          # the part of tiles, or of vectors of kernels, that may be done twice is one of so many
     PLANE_BYTES = 1 << 20   # of the planes of a block,
     LEAST_TILES = 32        # or of so many tiles: for each block the transformed kernels are read again
     SUM_BYTES = 4 << 20     # of the planes of the blocks that are summed at once,
@@ -95,6 +123,7 @@ cdef enum:
     TILE_COST = 500         # of the transforms of a vector of channels and one of kernels, for a tile,
     KERNEL_COST = 2000      # and of a vector of kernels for a channel, in multiplications of vectors
     LINE = 16               # numbers between planes, so that they do not begin at the same place of a cache
+    LINE_BYTES = 64         # of a cache
 
 cdef struct Winograd:
     # a job in this form, of arrays of one dtype
@@ -110,9 +139,13 @@ cdef struct Winograd:
     Py_ssize_t first, count        # kernels that are worked on
     Py_ssize_t vectors, vecs       # that these are, and in a panel of them
     void *kernels                  # transformed
-    const void *packed             # all of them, transformed beforehand, or NULL
+    bint is_transformed            # all of them were, beforehand
     Py_ssize_t kernel_plane
     Py_ssize_t channels_at_once    # of a part of the transform
+    void *sizes                    # of the kernels' weights, for each part of the transform
+    double *spreads                # of each vector of kernels
+    double spread                  # of all that are even
+    Py_ssize_t uneven              # vectors that are not
     Py_ssize_t lines, columns      # of tiles in an image
     Plan plan                      # blocks of tiles
     # a gradient of kernels: the planes of the blocks of tiles that are summed at once
@@ -120,6 +153,8 @@ cdef struct Winograd:
     void *source_planes
     void *gradient_planes
     Py_ssize_t source_tile, gradient_tile  # from one tile to the next
+    void *counted                          # of each of these blocks: the channels' sums, and their largest numbers,
+    double *counts                         # and of all
 
 cdef struct Pixels:
     # a block of the source with its channels side by side, from the image's line `top` and column `left` on
@@ -194,11 +229,15 @@ cdef inline void set_kernels(Winograd *w, Py_ssize_t first) noexcept nogil:
     w.vecs = 3 if w.vectors % 2 and w.vectors % 3 == 0 else 2
     w.kernel_plane = w.job.channels * w.vectors * w.lanes + LINE
     w.channels_at_once = padded((1 << 13) // w.count, w.lanes)
+    w.spreads = <double *> (<char *> w.kernels + POINTS * w.kernel_plane * w.itemsize)
+    w.sizes = w.spreads + w.vectors
 
 
-cdef inline Py_ssize_t packed_before(const Winograd *w, Py_ssize_t first, Py_ssize_t at_once) noexcept nogil:
-    """How many bytes of packed kernels come before those from `first` on."""
-    return POINTS * (w.job.channels * first + fnn_parts(first, at_once) * LINE) * w.itemsize
+cdef inline Py_ssize_t bytes_of_kernels(const Winograd *w) noexcept nogil:
+    """Of all that `set_kernels` places, for as many kernels as are worked on at once; whole cache lines."""
+    cdef Py_ssize_t vectors = fnn_parts(w.count, w.lanes), parts = fnn_parts(w.job.channels, w.lanes)
+    cdef Py_ssize_t numbers = POINTS * (w.job.channels * vectors * w.lanes + LINE) + parts * vectors * SIZES * w.lanes
+    return padded(numbers * w.itemsize + vectors * <Py_ssize_t> sizeof(double), LINE_BYTES)
 
 
 cdef inline Py_ssize_t parts_of_tiles(const Winograd *w) noexcept nogil:
@@ -228,6 +267,8 @@ cdef inline void transform_kernels(const Winograd *w, const real *weight, Py_ssi
     cdef Py_ssize_t c, v, r, s, panel, width
     cdef const real *source
     cdef real *target
+    cdef real *sizes = <real *> w.sizes + part * w.vectors * SIZES * w.lanes
+    memset(sizes, 0, w.vectors * SIZES * w.lanes * sizeof(real))
     for r in range(3):
         for s in range(3):
             at[3 * (job.rows.at[r] - job.rows.low) + job.columns.at[s] - job.columns.low] = (
@@ -242,13 +283,50 @@ cdef inline void transform_kernels(const Winograd *w, const real *weight, Py_ssi
                 if real is float:
                     fnn_winograd_kernels_f32(
                         target, w.kernel_plane, width * w.lanes, source, job.weight_channel, job.weight_i, at,
-                        fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes)
+                        fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes), sizes + v * SIZES * w.lanes
                     )
                 else:
                     fnn_winograd_kernels_f64(
                         target, w.kernel_plane, width * w.lanes, source, job.weight_channel, job.weight_i, at,
-                        fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes)
+                        fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes), sizes + v * SIZES * w.lanes
                     )
+
+
+cdef inline void measure_kernels(Winograd *w, real *sizes) noexcept nogil:
+    """The spread of each vector of kernels, from what the parts of the transform have found."""
+    cdef Py_ssize_t of_vector = SIZES * w.lanes, parts = fnn_parts(w.job.channels, w.channels_at_once)
+    cdef Py_ssize_t v, i, part, kernels
+    cdef real *first
+    cdef real *other
+    for v in range(w.vectors):
+        first = sizes + v * of_vector
+        for part in range(1, parts):
+            other = first + part * w.vectors * of_vector
+            for i in range(9 * w.lanes):
+                first[i] += other[i]
+            for i in range(9 * w.lanes, of_vector):
+                first[i] = fmax(first[i], other[i])
+        kernels = fnn_min(w.lanes, w.count - v * w.lanes)
+        if real is float:
+            w.spreads[v] = fnn_winograd_spread_f32(first, w.job.channels, kernels)
+        else:
+            w.spreads[v] = fnn_winograd_spread_f64(first, w.job.channels, kernels)
+
+
+cdef inline bint is_uneven(const Winograd *w, Py_ssize_t vector) noexcept nogil:
+    return w.spreads[vector] > EVEN_KERNEL * EVEN_KERNEL * fmax(1, w.job.channels / 96.)
+
+
+cdef inline void judge_kernels(Winograd *w) noexcept nogil:
+    """Count the vectors of kernels that are uneven; the spread of the others is what tiles are held against."""
+    cdef Py_ssize_t v
+    w.spread = w.uneven = 0
+    for v in range(w.vectors):
+        if is_uneven(w, v):
+            w.uneven += 1
+        else:
+            w.spread = fmax(w.spread, w.spreads[v])
+    w.spread /= EVEN * EVEN
 
 
 cdef inline Pixels window_of(
@@ -407,15 +485,78 @@ cdef inline bint transform_result(
     return True
 
 
-cdef inline int run_direct(
-    const Winograd *w, const Block *block, const real *source, const real *weight, const real *bias, real *result
+cdef inline Py_ssize_t frame_width(const Block *block) noexcept nogil:
+    """Of the block's source: the pixels that its tiles read in a line, with those outside of the image."""
+    return block.columns * OUT + 2
+
+
+cdef inline Py_ssize_t frame_size(const Block *block) noexcept nogil:
+    return (block.lines * OUT + 2) * frame_width(block)
+
+
+cdef inline const real *pixel_of_window(
+    const real *first, const Pixels *pixels, const Pixels *window, Py_ssize_t image
 ) noexcept nogil:
-    """The block by the direct form; -1 where there is no memory."""
+    """The first pixel of the window, among `pixels` that begin at `first`."""
+    return (
+        first + image * pixels.image + (window.top - pixels.top) * pixels.line
+        + (window.left - pixels.left) * pixels.pixel
+    )
+
+
+cdef inline Py_ssize_t mark_tiles(
+    const Winograd *w, const Block *block, const Pixels *pixels, const Pixels *window, Py_ssize_t height,
+    Py_ssize_t width, real *sums, char *marks,
+) noexcept nogil:
+    """Set a mark for each tile that is uneven; how many are. `sums` has room for two frames."""
+    cdef const Job *job = w.job
+    cdef Py_ssize_t line_of_frame = frame_width(block), image, line, column, at, count = 0
+    cdef Py_ssize_t top = window.top - block.line * OUT - job.rows.low
+    cdef Py_ssize_t left = window.left - block.column * OUT - job.columns.low
+    cdef Py_ssize_t lines, columns
+    cdef real *squares = sums + frame_size(block)
+    cdef const real *source
+    cdef bint even
+    memset(sums, 0, 2 * frame_size(block) * sizeof(real))
+    for image in range(block.images):
+        source = pixel_of_window(<const real *> pixels.first, pixels, window, image)
+        for line in range(height):
+            at = (top + line) * line_of_frame + left
+            if real is float:
+                fnn_winograd_sizes_f32(
+                    sums + at, squares + at, source + line * pixels.line, pixels.pixel, width, job.channels
+                )
+            else:
+                fnn_winograd_sizes_f64(
+                    sums + at, squares + at, source + line * pixels.line, pixels.pixel, width, job.channels
+                )
+        for line in range(block.lines):
+            lines = fnn_min(OUT, job.rows.outputs - (block.line + line) * OUT)
+            for column in range(block.columns):
+                columns = fnn_min(OUT, job.columns.outputs - (block.column + column) * OUT)
+                at = (line * line_of_frame + column) * OUT
+                if real is float:
+                    even = fnn_winograd_is_even_f32(sums + at, squares + at, line_of_frame, lines, columns, w.spread)
+                else:
+                    even = fnn_winograd_is_even_f64(sums + at, squares + at, line_of_frame, lines, columns, w.spread)
+                marks[0] = not even
+                marks += 1
+                count += not even
+    return count
+
+
+cdef inline int run_direct(
+    const Winograd *w, const Block *block, Py_ssize_t first, Py_ssize_t kernels, const real *bias
+) noexcept nogil:
+    """Some kernels' results for the tiles of the block, by the direct form; -1 where there is no memory."""
     cdef Py_ssize_t rows_at[3]
     cdef Py_ssize_t columns_at[3]
-    cdef Py_ssize_t t, line = block.line * OUT, column = block.column * OUT
+    cdef Py_ssize_t t, i, line = block.line * OUT, column = block.column * OUT
     cdef Job job = w.job[0]
-    job.images, job.m = block.images, w.count
+    cdef const real *source = <const real *> w.source
+    cdef const real *weight = <const real *> w.weight
+    cdef real *result = <real *> w.result
+    job.images, job.m = block.images, kernels
     for t in range(3):
         rows_at[t], columns_at[t] = job.rows.at[t] + line, job.columns.at[t] + column
     job.rows.at, job.columns.at = rows_at, columns_at
@@ -426,36 +567,75 @@ cdef inline int run_direct(
     job.rows.outputs = fnn_min(block.lines * OUT, job.rows.outputs - line)
     job.columns.outputs = fnn_min(block.columns * OUT, job.columns.outputs - column)
     source += block.image * job.channels * job.rows.length * job.columns.length
-    weight += w.first * job.weight_i
+    weight += first * job.weight_i
     if bias != NULL:
-        bias += w.first
+        bias += first
     result += (
-        block.image * job.result_image + w.first * job.result_i + line * job.result_line + column * job.result_column
+        block.image * job.result_image + first * job.result_i + line * job.result_line + column * job.result_column
     )
-    if w.channels_last:
-        return run_pixels(&job, source, weight, bias, result, w.activation)
-    return run_planes(&job, source, weight, bias, result, w.activation)
+    if not w.channels_last:
+        return run_planes(&job, source, weight, bias, result, w.activation)
+    if run_pixels(&job, source, weight, bias, result, NULL):
+        return -1
+    if w.activation != NULL:  # not of the kernels beside these
+        for i in range(job.images * job.rows.outputs * job.columns.outputs):
+            line = i // job.columns.outputs
+            activate(
+                w.activation,
+                result + line // job.rows.outputs * job.result_image + line % job.rows.outputs * job.result_line
+                + i % job.columns.outputs * job.result_column,
+                kernels
+            )
+    return 0
+
+
+cdef inline int mend_tiles(const Winograd *w, const Block *block, const char *marks, const real *bias) noexcept nogil:
+    """The marked tiles, and the kernels that are uneven, by the direct form; -1 where there is no memory."""
+    cdef Block run
+    cdef Py_ssize_t line, column, v
+    for line in range(block.images * block.lines):
+        run.image, run.line = block.image + line // block.lines, block.line + line % block.lines
+        run.images = run.lines = 1
+        column = 0
+        while column < block.columns:
+            run.columns = 0
+            while column + run.columns < block.columns and marks[column + run.columns]:
+                run.columns += 1
+            run.column = block.column + column
+            if run.columns and run_direct(w, &run, w.first, w.count, bias):
+                return -1
+            column += run.columns + 1
+        marks += block.columns
+    if w.uneven:
+        for v in range(w.vectors):
+            if is_uneven(w, v) and run_direct(
+                w, block, w.first + v * w.lanes, fnn_min(w.lanes, w.count - v * w.lanes), bias
+            ):
+                return -1
+    return 0
 
 
 cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) noexcept nogil:
     """One block of tiles; -1 where there is no memory."""
     cdef Block block = block_of_tiles(w, part)
-    cdef Py_ssize_t tiles = block.images * block.lines * block.columns
+    cdef Py_ssize_t tiles = block.images * block.lines * block.columns, uneven
     cdef Py_ssize_t channels = padded(w.job.channels, w.lanes), kernels = w.vectors * w.lanes
     cdef Py_ssize_t v_plane = tiles * channels + LINE, m_plane = tiles * kernels + LINE
     cdef Py_ssize_t height, width, size, line = OUT * OUT * block.columns * kernels
-    cdef Pixels pixels
+    cdef Pixels pixels, window
     cdef real *v
     cdef real *m
     cdef real *biases
     cdef real *patch
     cdef real *copy
-    cdef bint finite
-    pixels = window_of(w, &block, &height, &width)
+    cdef char *marks
+    if w.uneven * FEW_UNEVEN > w.vectors:
+        return run_direct(w, &block, w.first, w.count, bias)
+    window = window_of(w, &block, &height, &width)
     # the line of the result takes the place of the source's pixels
-    size = fnn_max(line, 0 if w.channels_last else block.images * pixels.image)
+    size = fnn_max(line, 0 if w.channels_last else block.images * window.image) + w.lanes
     v = <real *> fnn_workspace(
-        PLANES, (POINTS * (v_plane + m_plane + channels) + kernels + size + w.lanes) * sizeof(real)
+        PLANES, (POINTS * (v_plane + m_plane + channels) + kernels + size) * sizeof(real) + tiles
     )
     if v == NULL:
         return -1
@@ -463,11 +643,16 @@ cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) 
     biases = m + POINTS * m_plane
     patch = biases + kernels
     copy = patch + POINTS * channels
+    marks = <char *> (copy + size)
     if w.channels_last:
         pixels = pixels_in_place(w, &block)
     else:
+        pixels = window
         pixels.first = copy
         transpose_window(w, &block, &pixels, height, width, copy)
+    uneven = mark_tiles(w, &block, &pixels, &window, height, width, v, marks)
+    if uneven * FEW_UNEVEN > tiles:
+        return run_direct(w, &block, w.first, w.count, bias)
     transform_source(w, &block, &pixels, patch, v, v_plane, channels)
     if real is float:
         fnn_winograd_multiply_f32(
@@ -482,10 +667,11 @@ cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) 
     memset(biases, 0, kernels * sizeof(real))
     if bias != NULL:
         memcpy(biases, bias + w.first, w.count * sizeof(real))
-    finite = transform_result(w, &block, <const real *> m, m_plane, <const real *> biases, copy)
-    if finite:
-        return 0
-    return run_direct(w, &block, <const real *> w.source, <const real *> w.weight, bias, <real *> w.result)
+    if not transform_result(w, &block, <const real *> m, m_plane, <const real *> biases, copy):
+        return run_direct(w, &block, w.first, w.count, bias)
+    if uneven or w.uneven:
+        return mend_tiles(w, &block, marks, bias)
+    return 0
 
 
 cdef inline Py_ssize_t tiles_of(const Block *block) noexcept nogil:
@@ -507,6 +693,72 @@ cdef inline void plan_sums(Winograd *w) noexcept nogil:
 cdef inline Py_ssize_t plane_of(const Winograd *w, Py_ssize_t of_tile) noexcept nogil:
     """The size of a plane of the tiles that are summed at once."""
     return w.tiles_at_once * of_tile + LINE
+
+
+cdef inline Py_ssize_t channels_of_sums(const Winograd *w) noexcept nogil:
+    """Those of the source and of the gradient, in whole vectors."""
+    return padded(w.job.channels, w.lanes) + padded(w.count, w.lanes)
+
+
+cdef inline size_t bytes_of_sums(const Winograd *w) noexcept nogil:
+    """Of what the blocks of tiles that are summed at once take."""
+    cdef Py_ssize_t planes = POINTS * (plane_of(w, w.source_tile) + plane_of(w, w.gradient_tile))
+    return (
+        (planes + 2 * w.blocks * channels_of_sums(w)) * w.itemsize + 2 * channels_of_sums(w) * sizeof(double)
+    )
+
+
+cdef inline void place_sums(Winograd *w, void *memory) noexcept nogil:
+    w.counts = <double *> memory
+    w.source_planes = w.counts + 2 * channels_of_sums(w)
+    w.gradient_planes = <char *> w.source_planes + POINTS * plane_of(w, w.source_tile) * w.itemsize
+    w.counted = <char *> w.gradient_planes + POINTS * plane_of(w, w.gradient_tile) * w.itemsize
+
+
+cdef inline void add_counts(const Winograd *w, const real *counted) noexcept nogil:
+    """What the blocks have counted, in their order."""
+    cdef Py_ssize_t channels = channels_of_sums(w), block, c
+    if w.block == 0:
+        memset(w.counts, 0, 2 * channels * sizeof(double))
+    for block in range(w.blocks):
+        for c in range(channels):
+            w.counts[c] += counted[c]
+            w.counts[channels + c] = fmax(w.counts[channels + c], counted[channels + c])
+        counted += 2 * channels
+
+
+cdef inline double least_count(const double *sums, const double *most, Py_ssize_t channels) noexcept nogil:
+    """The least sum over the largest number, of the channels that are not all zeros; infinite without any."""
+    cdef double least = INFINITY
+    cdef Py_ssize_t c
+    for c in range(channels):
+        if sums[c] != 0 and not sums[c] >= least * most[c]:
+            least = sums[c] / most[c]
+    return least
+
+
+cdef inline bint is_even_sum(const Winograd *w) noexcept nogil:
+    """Whether each pair of channels has enough terms to outweigh the rounding errors of the largest."""
+    cdef Py_ssize_t channels = channels_of_sums(w), gradient = padded(w.job.channels, w.lanes)
+    cdef double pixels = <double> w.job.images * w.job.rows.length * w.job.columns.length
+    return EVEN_SUMS * pixels <= (
+        least_count(w.counts, w.counts + channels, w.job.channels)
+        * least_count(w.counts + gradient, w.counts + channels + gradient, w.count)
+    )
+
+
+cdef inline void count_pixels(
+    real *sums, real *most, const real *x, Py_ssize_t of_line, Py_ssize_t of_pixel, Py_ssize_t lines,
+    Py_ssize_t columns, Py_ssize_t channels,
+) noexcept nogil:
+    cdef Py_ssize_t line
+    if of_line == columns * of_pixel:
+        lines, columns = 1, lines * columns
+    for line in range(lines):
+        if real is float:
+            fnn_winograd_channels_f32(sums, most, x + line * of_line, of_pixel, columns, channels)
+        else:
+            fnn_winograd_channels_f64(sums, most, x + line * of_line, of_pixel, columns, channels)
 
 
 cdef inline Py_ssize_t plane_of_sums(const Winograd *w) noexcept nogil:
@@ -537,9 +789,11 @@ cdef inline int transform_tiles(const Winograd *w, const real *grad_out, Py_ssiz
     """Both operands of the sums, for one of the blocks of tiles; -1 where there is no memory."""
     cdef Block block
     cdef Py_ssize_t before = 0, i, image, line
-    cdef Py_ssize_t height, width, lines, columns, size = 0
-    cdef Pixels pixels
+    cdef Py_ssize_t height, width, lines, columns, size = 0, channels = channels_of_sums(w)
+    cdef Py_ssize_t of_image = w.job.result_image, of_line = w.job.result_line, of_pixel = w.job.result_column
+    cdef Pixels pixels, window
     cdef const Job *job = w.job
+    cdef real *counted = <real *> w.counted + 2 * part * channels
     cdef real *patch
     cdef real *copy
     cdef const real *source
@@ -547,11 +801,11 @@ cdef inline int transform_tiles(const Winograd *w, const real *grad_out, Py_ssiz
         block = block_of_tiles(w, w.block + i)
         before += tiles_of(&block)
     block = block_of_tiles(w, w.block + part)
-    pixels = window_of(w, &block, &height, &width)
+    window = window_of(w, &block, &height, &width)
     lines = fnn_min(block.lines * OUT, job.rows.outputs - block.line * OUT)
     columns = fnn_min(block.columns * OUT, job.columns.outputs - block.column * OUT)
     if not w.channels_last:
-        size = block.images * fnn_max(pixels.image, lines * columns * w.count)
+        size = block.images * fnn_max(window.image, lines * columns * w.count)
     patch = <real *> fnn_workspace(PIXELS, (POINTS * job.channels + size + w.lanes) * sizeof(real))
     if patch == NULL:
         return -1
@@ -559,33 +813,41 @@ cdef inline int transform_tiles(const Winograd *w, const real *grad_out, Py_ssiz
     if w.channels_last:
         pixels = pixels_in_place(w, &block)
     else:
+        pixels = window
         pixels.first = copy
         transpose_window(w, &block, &pixels, height, width, copy)
+    memset(counted, 0, 2 * channels * sizeof(real))
+    for image in range(block.images):
+        source = pixel_of_window(<const real *> pixels.first, &pixels, &window, image)
+        count_pixels(
+            counted, counted + channels, source, pixels.line, pixels.pixel, height, width, job.channels
+        )
     transform_source(
         w, &block, &pixels, patch, <real *> w.source_planes + before * w.source_tile, plane_of(w, w.source_tile),
         w.source_tile
     )
     grad_out += (
-        block.image * job.result_image + w.first * job.result_i + block.line * OUT * job.result_line
-        + block.column * OUT * job.result_column
+        block.image * of_image + w.first * job.result_i + block.line * OUT * of_line + block.column * OUT * of_pixel
     )
-    if w.channels_last:
-        transform_gradient(
-            w, &block, grad_out, job.result_image, job.result_line, job.result_column,
-            <real *> w.gradient_planes + before * w.gradient_tile, plane_of(w, w.gradient_tile)
-        )
-        return 0
+    source = grad_out
+    if not w.channels_last:
+        for image in range(block.images):
+            for line in range(1 if columns == job.columns.outputs else lines):
+                transpose(
+                    copy + (image * lines + line) * columns * w.count, w.count,
+                    grad_out + image * of_image + line * of_line, job.result_i, w.count,
+                    lines * columns if columns == job.columns.outputs else columns
+                )
+        source = copy
+        of_image, of_line, of_pixel = lines * columns * w.count, columns * w.count, w.count
+    counted += padded(job.channels, w.lanes)
     for image in range(block.images):
-        for line in range(1 if columns == job.columns.outputs else lines):
-            transpose(
-                copy + (image * lines + line) * columns * w.count, w.count,
-                grad_out + image * job.result_image + line * job.result_line, job.result_i, w.count,
-                lines * columns if columns == job.columns.outputs else columns
-            )
-    source = copy
+        count_pixels(
+            counted, counted + channels, source + image * of_image, of_line, of_pixel, lines, columns, w.count
+        )
     transform_gradient(
-        w, &block, source, lines * columns * w.count, columns * w.count, w.count,
-        <real *> w.gradient_planes + before * w.gradient_tile, plane_of(w, w.gradient_tile)
+        w, &block, source, of_image, of_line, of_pixel, <real *> w.gradient_planes + before * w.gradient_tile,
+        plane_of(w, w.gradient_tile)
     )
     return 0
 
@@ -603,7 +865,7 @@ cdef inline void sum_tiles(const Winograd *w, const real *v, const real *g, Py_s
 
 
 cdef inline int transform_sums(const Winograd *w, const real *sums, Py_ssize_t kernel) noexcept nogil:
-    """The gradient of a kernel; NOT_FINITE where it is not."""
+    """The gradient of a kernel; UNEVEN where it is not finite."""
     cdef const Job *job = w.job
     cdef Py_ssize_t c, plane = plane_of_sums(w)
     cdef real *grad = <real *> w.result + (w.first + kernel) * job.weight_i
@@ -620,4 +882,4 @@ cdef inline int transform_sums(const Winograd *w, const real *sums, Py_ssize_t k
                 grad + c * job.weight_channel, job.weight_row, job.weight_column, job.weight_channel, sums + c, plane,
                 fnn_min(w.lanes, job.channels - c)
             )
-    return 0 if finite else NOT_FINITE
+    return 0 if finite else UNEVEN

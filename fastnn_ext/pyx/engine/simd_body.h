@@ -78,6 +78,27 @@ FNN_INLINE void FNN_NAME(put)(FNN_REAL *p, FNN_VEC v, ptrdiff_t count, int add)
         FNN_NAME(store_part)(p, add ? FNN_NAME(load_part)(p, count) + v : v, count);
 }
 
+/* Each lane without its sign. */
+FNN_INLINE FNN_VEC FNN_NAME(magnitude)(FNN_VEC v)
+{
+#if FNN_LANES > 1
+    return (FNN_VEC)((FNN_NAME(mask))v & (FNN_INT)(FNN_REAL_BITS == 32 ? INT32_MAX : INT64_MAX));
+#else
+    return v < 0 ? -v : v;
+#endif
+}
+
+/* The larger of each two lanes; that of b where one is NaN. */
+FNN_INLINE FNN_VEC FNN_NAME(larger)(FNN_VEC a, FNN_VEC b)
+{
+#if FNN_LANES > 1
+    const FNN_NAME(mask) above = (FNN_NAME(mask))(a > b);
+    return (FNN_VEC)(((FNN_NAME(mask))a & above) | ((FNN_NAME(mask))b & ~above));
+#else
+    return a > b ? a : b;
+#endif
+}
+
 /* One step of a transposition: the 2 by 2 blocks of s by s numbers that lie in rows a and b (b being s rows below a)
  * exchange their off-diagonal blocks. `upper` is the new a, `lower` the new b. */
 #define FNN_UPPER(lane, s) (((lane) & (s)) ? FNN_LANES + (lane) - (s) : (lane))

@@ -19,6 +19,11 @@
  *   winograd_multiply the 36 products
  *   winograd_result   A^T m A for the kernels of one tile
  *
+ *   winograd_spread   how unlike the weights of a kernel are,
+ *   winograd_sizes    how large the numbers of a pixel are,
+ *   winograd_channels and those of a channel
+ *   winograd_is_even  whether a tile's pixels are of similar size
+ *
  *   winograd_gradient A y A^T for the kernels of one tile
  *   winograd_sum      one of the 36 products that are summed over tiles
  *   winograd_weight   G^T s G for as many channels of a kernel as there are lanes
@@ -29,13 +34,27 @@
 #ifndef FASTNN_WINOGRAD_H
 #define FASTNN_WINOGRAD_H
 
+#include <math.h>
+
 #include "conv.h"
 
 enum {
     FNN_WINOGRAD_OUT = 4,    /* pixels of a tile of the result, in each direction */
     FNN_WINOGRAD_IN = 6,     /* and of the source */
-    FNN_WINOGRAD_POINTS = 36
+    FNN_WINOGRAD_POINTS = 36,
+    FNN_WINOGRAD_SUMMED = 32 /* products that are summed in registers: sums of more of them would round worse */
 };
+
+/* The errors of a sum of products are small enough where the unevenness of a tile times that of the kernel, each the
+ * quotient of the largest of its channels and the mean of a window, is below this: see winograd_is_even. */
+#define FNN_WINOGRAD_EVEN 3.4
+#define FNN_WINOGRAD_EVEN_KERNEL 12. /* and that of a kernel below this: normal weights of 64 channels have 8 */
+/* A channel counts as the sum of its absolute values over the largest. Sums over tiles are exact enough where the
+ * product of two such counts is that many times the number of pixels. */
+#define FNN_WINOGRAD_EVEN_SUMS 4.
+
+/* The least square that is surely not short of what numbers too small for it would add. */
+#define FNN_LEAST_SQUARE (sizeof(FNN_REAL) == 4 ? 1e-30 : 1e-290)
 
 /* The points, and their cubes. */
 #define FNN_WINOGRAD_P 0.70710678118654752440

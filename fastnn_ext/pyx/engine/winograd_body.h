@@ -102,24 +102,30 @@ FNN_STATIC void FNN_NAME(winograd_source)(FNN_REAL *v, ptrdiff_t plane, const FN
 }
 
 /* The planes u of some channels and `count` kernels, FNN_LANES each at most: tap t of channel c of kernel i is
- * g[c * g_channel + i * g_kernel + at[t]]; one of these strides is 1, or that between the nine taps. */
+ * g[c * g_channel + i * g_kernel + at[t]]; one of these strides is 1, or that between the nine taps. Adds to `sizes`:
+ * for each tap the sum of absolute values over channels, and the largest sum of a channel's squares. */
 FNN_STATIC void FNN_NAME(winograd_kernels)(FNN_REAL *u, ptrdiff_t plane, ptrdiff_t u_channel, const FNN_REAL *g,
                                            ptrdiff_t g_channel, ptrdiff_t g_kernel, const ptrdiff_t *at,
-                                           ptrdiff_t channels, ptrdiff_t count)
+                                           ptrdiff_t channels, ptrdiff_t count, FNN_REAL *sizes)
 {
     const ptrdiff_t run = g_channel == 9 ? 9 * channels : 9; /* taps that follow each other */
-    FNN_VEC t[6][3], one[3], two[6];
+    FNN_VEC t[6][3], one[3], two[6], sums[9], squares, most = FNN_NAME(load)(sizes + 9 * FNN_LANES);
     FNN_REAL lanes[FNN_LANES][9][FNN_LANES]; /* [channel, tap, kernel] */
     for (ptrdiff_t s = 0; g_kernel != 1 && g_channel == 1 && s < 9; s++)
         FNN_NAME(transpose_rows)(lanes[0][s], 9 * FNN_LANES, g + at[s], g_kernel, count, channels, 1, 0);
     for (ptrdiff_t c = 0; g_kernel != 1 && g_channel != 1 && c < 9 * channels; c += run)
         FNN_NAME(transpose_rows)(lanes[c / 9][0], FNN_LANES, g + c / 9 * g_channel, g_kernel, count, run, 1, 0);
+    FNN_UNROLL for (int tap = 0; tap < 9; tap++)
+        sums[tap] = FNN_NAME(load)(sizes + tap * FNN_LANES);
     for (ptrdiff_t c = 0; c < channels; c++) {
+        squares = FNN_NAME(splat)(0);
         FNN_UNROLL for (int j = 0; j < 3; j++) {
             FNN_UNROLL for (int i = 0; i < 3; i++) {
                 const ptrdiff_t tap = 3 * i + j;
                 one[i] = g_kernel == 1 ? FNN_NAME(load_part)(g + c * g_channel + at[tap], count)
                                        : FNN_NAME(load)(lanes[c][g_channel == 1 ? tap : at[tap]]);
+                sums[tap] += FNN_NAME(magnitude)(one[i]);
+                squares += one[i] * one[i];
             }
             FNN_NAME(winograd_g)(one, two);
             FNN_UNROLL for (int i = 0; i < 6; i++)
@@ -130,7 +136,147 @@ FNN_STATIC void FNN_NAME(winograd_kernels)(FNN_REAL *u, ptrdiff_t plane, ptrdiff
             FNN_UNROLL for (int j = 0; j < 6; j++)
                 FNN_NAME(store)(u + (i * 6 + j) * plane + c * u_channel, two[j]);
         }
+        most = FNN_NAME(larger)(squares, most);
     }
+    FNN_UNROLL for (int tap = 0; tap < 9; tap++)
+        FNN_NAME(store)(sizes + tap * FNN_LANES, sums[tap]);
+    FNN_NAME(store)(sizes + 9 * FNN_LANES, most);
+}
+
+/* How much the `sizes` of some kernels of so many channels add to rounding errors: the largest quotient, squared, of a
+ * channel's length and the mean absolute weight of a tap. */
+FNN_STATIC double FNN_NAME(winograd_spread)(const FNN_REAL *sizes, ptrdiff_t channels, ptrdiff_t kernels)
+{
+    double most = 0;
+    for (ptrdiff_t i = 0; i < kernels; i++) {
+        const double square = sizes[9 * FNN_LANES + i];
+        double least = sizes[i], total = 0, spread;
+        for (int tap = 0; tap < 9; tap++) {
+            const double sum = sizes[tap * FNN_LANES + i];
+            total += sum;
+            least = sum < least ? sum : least;
+        }
+        least /= (double)channels;
+        spread = total == 0 ? 0 : square / (least * least);
+        if (!(spread < HUGE_VAL) || (total > 0 && square < FNN_LEAST_SQUARE))
+            return HUGE_VAL;
+        most = spread > most ? spread : most;
+    }
+    return most;
+}
+
+/* One step towards the sums of vectors: half as many, of lanes that are s apart. */
+FNN_INLINE void FNN_NAME(winograd_add_lanes)(FNN_VEC *r, int s)
+{
+    if (s >= FNN_LANES)
+        return;
+    FNN_UNROLL for (int i = 0; i < FNN_LANES / (2 * s); i++)
+        r[i] = FNN_NAME(upper)(r[2 * i], r[2 * i + 1], s) + FNN_NAME(lower)(r[2 * i], r[2 * i + 1], s);
+}
+
+/* The sum of the lanes of each of FNN_LANES vectors. */
+FNN_INLINE FNN_VEC FNN_NAME(winograd_sum_lanes)(const FNN_REAL *vectors)
+{
+    FNN_VEC r[FNN_LANES];
+    FNN_UNROLL for (int i = 0; i < FNN_LANES; i++)
+        r[i] = FNN_NAME(load)(vectors + i * FNN_LANES);
+    FNN_NAME(winograd_add_lanes)(r, 1);
+    FNN_NAME(winograd_add_lanes)(r, 2);
+    FNN_NAME(winograd_add_lanes)(r, 4);
+    FNN_NAME(winograd_add_lanes)(r, 8);
+    return r[0];
+}
+
+/* The sums of absolute values and of squares over the channels of each of the pixels, `step` apart. */
+FNN_STATIC void FNN_NAME(winograd_sizes)(FNN_REAL *sums, FNN_REAL *squares, const FNN_REAL *x, ptrdiff_t step,
+                                         ptrdiff_t pixels, ptrdiff_t channels)
+{
+    FNN_REAL of_lanes[2][FNN_LANES * FNN_LANES] = {{0}};
+    for (ptrdiff_t first = 0; first < pixels; first += FNN_LANES) {
+        const ptrdiff_t count = fnn_min(pixels - first, FNN_LANES);
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const FNN_REAL *from = x + (first + i) * step;
+            FNN_VEC v, sum = FNN_NAME(splat)(0), square = sum;
+            ptrdiff_t c = 0;
+            for (; c + FNN_LANES <= channels; c += FNN_LANES) {
+                v = FNN_NAME(load)(from + c);
+                sum += FNN_NAME(magnitude)(v), square += v * v;
+            }
+            if (c < channels) {
+                v = FNN_NAME(load_part)(from + c, channels - c);
+                sum += FNN_NAME(magnitude)(v), square += v * v;
+            }
+            FNN_NAME(store)(of_lanes[0] + i * FNN_LANES, sum);
+            FNN_NAME(store)(of_lanes[1] + i * FNN_LANES, square);
+        }
+        FNN_NAME(put)(sums + first, FNN_NAME(winograd_sum_lanes)(of_lanes[0]), count, 0);
+        FNN_NAME(put)(squares + first, FNN_NAME(winograd_sum_lanes)(of_lanes[1]), count, 0);
+    }
+}
+
+/* Up to four vectors of channels of winograd_channels. */
+FNN_INLINE void FNN_NAME(winograd_count)(FNN_REAL *sums, FNN_REAL *most, const FNN_REAL *x, ptrdiff_t step,
+                                         ptrdiff_t pixels, int vecs, ptrdiff_t last)
+{
+    FNN_VEC sum[4], peak[4];
+    FNN_UNROLL for (int v = 0; v < vecs; v++) {
+        sum[v] = FNN_NAME(load)(sums + v * FNN_LANES);
+        peak[v] = FNN_NAME(load)(most + v * FNN_LANES);
+    }
+    for (ptrdiff_t i = 0; i < pixels; i++, x += step) {
+        FNN_UNROLL for (int v = 0; v < vecs; v++) {
+            const FNN_REAL *from = x + v * FNN_LANES;
+            const FNN_VEC size = FNN_NAME(magnitude)(last == FNN_LANES ? FNN_NAME(load)(from)
+                                                                       : FNN_NAME(load_part)(from, last));
+            sum[v] += size, peak[v] = FNN_NAME(larger)(size, peak[v]);
+        }
+    }
+    FNN_UNROLL for (int v = 0; v < vecs; v++) {
+        FNN_NAME(store)(sums + v * FNN_LANES, sum[v]);
+        FNN_NAME(store)(most + v * FNN_LANES, peak[v]);
+    }
+}
+
+/* Each channel's sum of absolute values and the largest one are updated with those of `pixels`, `step` apart; in whole
+ * vectors. */
+FNN_STATIC void FNN_NAME(winograd_channels)(FNN_REAL *sums, FNN_REAL *most, const FNN_REAL *x, ptrdiff_t step,
+                                            ptrdiff_t pixels, ptrdiff_t channels)
+{
+    ptrdiff_t c = 0;
+    for (; c + 4 * FNN_LANES <= channels; c += 4 * FNN_LANES)
+        FNN_NAME(winograd_count)(sums + c, most + c, x + c, step, pixels, 4, FNN_LANES);
+    for (; c + FNN_LANES <= channels; c += FNN_LANES)
+        FNN_NAME(winograd_count)(sums + c, most + c, x + c, step, pixels, 1, FNN_LANES);
+    if (c < channels)
+        FNN_NAME(winograd_count)(sums + c, most + c, x + c, step, pixels, 1, channels - c);
+}
+
+/* Whether the rounding errors of a tile, of 6 lines `line` apart, are small beside each of its sums: the first `lines`
+ * by `columns` pixels of the result. `spread` is that of the kernels. */
+FNN_STATIC int FNN_NAME(winograd_is_even)(const FNN_REAL *sums, const FNN_REAL *squares, ptrdiff_t line,
+                                          ptrdiff_t lines, ptrdiff_t columns, double spread)
+{
+    FNN_REAL rows[6][4], windows[4], low[4], square[6] = {0}, peak[6] = {0}, least, all = 0, most = 0, total = 0;
+    for (int i = 0; i < 6; i++, sums += line, squares += line) {
+        for (int j = 0; j < 6; j++)
+            square[j] += squares[j], peak[j] = squares[j] > peak[j] ? squares[j] : peak[j];
+        for (int j = 0; j < 4; j++)
+            rows[i][j] = sums[j] + sums[j + 1] + sums[j + 2];
+    }
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 4; j++) {
+            windows[j] = rows[i][j] + rows[i + 1][j] + rows[i + 2][j];
+            low[j] = i == 0 || (i < lines && windows[j] < low[j]) ? windows[j] : low[j];
+        }
+        total += windows[0] + windows[3];
+    }
+    for (int j = 0; j < 6; j++)
+        all += square[j], most = peak[j] > most ? peak[j] : most;
+    all += 4 * most; /* errors of a few numbers do not cancel */
+    least = low[0];
+    for (int j = 1; j < columns; j++)
+        least = low[j] < least ? low[j] : least;
+    return total == 0 || (all > (FNN_REAL)FNN_LEAST_SQUARE && spread * all <= (double)least * least);
 }
 
 /* Whether all lanes are: of the sum of numbers times zero, whether all of these are finite. */
@@ -211,7 +357,7 @@ FNN_STATIC void FNN_NAME(winograd_multiply)(const FNN_REAL *v, ptrdiff_t v_plane
 {
     static const FNN_REAL zeros[FNN_LANES];
     const ptrdiff_t height = fnn_even_part(tiles, fnn_max_rows[vecs], 1);
-    const ptrdiff_t at_once = fnn_even_part(channels, FNN_KC, 1);
+    const ptrdiff_t at_once = fnn_even_part(channels, FNN_WINOGRAD_SUMMED, 1);
     FNN_NAME(tile_args) t = {0};
     t.a_rs = v_tile, t.a_cs = 1, t.a_step = height * v_tile;
     t.c_rs = vectors * FNN_LANES, t.c_step = height * t.c_rs;

@@ -1,0 +1,179 @@
+"""Convolutions in tiles keep the promised error where pixels, channels or weights are of very different size.
+
+A tile's transform mixes 6 by 6 pixels, and a kernel's its nine weights: what is much larger than the terms of
+a sum must not show in it.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import KERNELS, testing
+
+of_cython = pytest.mark.backends(having=lambda backend: backend.id.startswith("cython"))
+PIXELS = {"n": 3, "c": 64, "h": 28, "w": 27, "k": 48, "r": 3, "s": 3}
+
+
+def plain(images):
+    return images
+
+
+def sparse(images):
+    """Few pixels are not zero, and few channels of these."""
+    return np.where(np.random.default_rng(0).random(images.shape) < 0.02, images, 0)
+
+
+def patches(images):
+    """Most of the image is zero."""
+    patched = np.zeros_like(images)
+    patched[:, :, 5:9, 6:17] = images[:, :, 5:9, 6:17]
+    return patched
+
+
+def zeros(images):
+    return np.zeros_like(images)
+
+
+def half(images):
+    """As after a relu."""
+    return np.maximum(images, 0)
+
+
+def channels(images):
+    return images * 10.0 ** np.random.default_rng(0).uniform(-3, 3, (1, images.shape[1], 1, 1))
+
+
+def pixels(images):
+    return images * 10.0 ** np.random.default_rng(0).uniform(-3, 3, (images.shape[0], 1, *images.shape[2:]))
+
+
+def spikes(size, channel=slice(None)):
+    def change(images):
+        spiked = np.ones_like(images)
+        spiked[:, channel, 12::8, 11::8] = size
+        return spiked
+
+    return change
+
+
+def beside(size):
+    """One pixel of one channel, beside numbers as after a relu."""
+
+    def change(images):
+        spiked = half(images)
+        spiked[0, 0, 12, 13] = size
+        return spiked
+
+    return change
+
+
+IMAGES = (
+    zeros,
+    half,
+    sparse,
+    patches,
+    channels,
+    pixels,
+    spikes(1e6),
+    spikes(1e6, 0),
+    spikes(100, 0),
+    beside(30),
+    beside(1e3),
+)
+
+
+def one_weight(weight):
+    """A huge weight beside tiny ones in each kernel."""
+    changed = weight * 1e-3
+    changed[:, 3, 0, 2] = 1e3
+    return changed
+
+
+def one_kernel(weight):
+    changed = weight.copy()
+    changed[5, 2, 1, 1] = 1e6
+    return changed
+
+
+def centers(weight):
+    """Kernels of one pixel."""
+    changed = np.zeros_like(weight)
+    changed[:, :, 1, 1] = weight[:, :, 1, 1]
+    return changed
+
+
+def pruned(weight):
+    return np.where(np.random.default_rng(0).random(weight.shape) < 0.7, 0, weight)
+
+
+def peaked(weight):
+    return weight**7
+
+
+def tiny(weight):
+    return weight * 1e-25
+
+
+WEIGHTS = (zeros, one_weight, one_kernel, centers, pruned, peaked, tiny)
+CHANGES = [
+    *((images, plain) for images in IMAGES),
+    *((half, weight) for weight in WEIGHTS),
+    (beside(1e3), one_kernel),
+]
+
+
+@lru_cache
+def changed_case(name, layout, number):
+    """Its arguments in float32; grad_out is changed as the images are."""
+    images, weights = CHANGES[number]
+    options = {"padding": 1, "layout": layout}
+    case = testing.make_case(KERNELS[name], np.float32, sizes=PIXELS, options=options)
+    for argument, value in case.arguments.items():
+        if argument != "bias":
+            first = value.transpose(0, 3, 1, 2) if layout == "NHWC" else value
+            first = (weights if argument == "weight" else images)(first.copy())
+            case.arguments[argument] = np.ascontiguousarray(
+                first.transpose(0, 2, 3, 1) if layout == "NHWC" else first, np.float32
+            )
+    if "bias" in case.arguments:
+        case.arguments["bias"] = np.zeros_like(case.arguments["bias"])
+    return case
+
+
+@of_cython
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_backward"])
+@pytest.mark.parametrize("number", range(len(CHANGES)))
+def test_the_promised_error(backend, name, layout, number):
+    case = changed_case(name, layout, number)
+    testing.check_parity(backend.function(case.kernel), case)
+
+
+@of_cython
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_empty_windows_give_the_bias(backend, layout):
+    """Exactly, beside pixels that are not empty, and once through the activation."""
+    case = changed_case("conv2d", layout, IMAGES.index(patches))
+    bias = np.linspace(-1, 1, PIXELS["k"], dtype=np.float32)
+    x, weight = case.arguments["x"], case.arguments["weight"]
+    y = backend.conv2d(x, weight, bias, padding=1, layout=layout, activation="tanh")
+    empty = backend.conv2d(np.abs(x), np.ones_like(weight), padding=1, layout=layout) == 0
+    of_kernel = backend.tanh(bias)
+    expected = np.broadcast_to(of_kernel if layout == "NHWC" else of_kernel[:, None, None], y.shape)
+    np.testing.assert_array_equal(y[empty], expected[empty])
+    assert 0.7 < empty.mean() < 1
+
+
+@of_cython
+def test_the_same_bits_with_any_number_of_threads(backend):
+    for number in (IMAGES.index(patches), IMAGES.index(pixels), len(IMAGES) + 2):
+        for name in ("conv2d", "conv2d_backward"):
+            case = changed_case(name, "NCHW", number)
+            results = []
+            for count in (1, 2, 4):
+                with fastnn.num_threads(count):
+                    values = testing.run(backend.function(case.kernel), case)
+                results.append([value.tobytes() for _, value in values])
+            assert results[0] == results[1] == results[2]
