@@ -10,6 +10,8 @@ from ._options import njit
 from ._tiles import (
     DOT_COLUMNS,
     DOT_ROWS,
+    HIGH_ROWS,
+    HIGH_VECTORS,
     MASKED_LOADS,
     ONE_ROW_COLUMNS,
     ONE_ROW_VECTORS,
@@ -137,7 +139,9 @@ def _multiply_blocks(m, n, k, a, b, start, c, width, blocks, a_panel, b_panel):
                     for q in range(0, columns, width):
                         shape = (min(step, rows - r), min(width, columns - q), depth)
                         initial, target = part(start, i + r, j + q), part(c, i + r, j + q)
-                        multiply_panel(shape, a_rows, next_rows, b_columns, one_run(), initial, target)
+                        multiply_panel(
+                            shape, TILE_ROWS, a_rows, next_rows, b_columns, one_run(), initial, target
+                        )
                         b_columns = Matrix(offset(b_columns.data, next_columns), right.row, 1)
         start = c
 
@@ -183,7 +187,7 @@ def multiply_lines(
     """
     rows, columns, depth = shape
     lanes = VECTOR_BYTES // itemsize
-    width = _even_block(columns, (ONE_ROW_VECTORS if rows == 1 else TILE_VECTORS) * lanes, lanes)
+    width = _even_block(columns, (ONE_ROW_VECTORS if rows == 1 else HIGH_VECTORS) * lanes, lanes)
     together = max(1, _DEPTH // max(depth, 1))
     for first in range(0, max(a_runs.size, 1), together):
         number = min(together, a_runs.size - first)
@@ -196,7 +200,9 @@ def multiply_lines(
             for j in range(0, columns, width):
                 piece = rows, min(width, columns - j), depth
                 from_start, to = part(initial, 0, j), part(target, 0, j)
-                multiply_panel(piece, left, TILE_ROWS * a.row, part(right, 0, j), runs, from_start, to)
+                multiply_panel(
+                    piece, HIGH_ROWS, left, HIGH_ROWS * a.row, part(right, 0, j), runs, from_start, to
+                )
         start, start_line = c, c_line
 
 

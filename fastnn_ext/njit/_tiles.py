@@ -25,9 +25,10 @@ VECTOR_BYTES = 64 if "+avx512f" in _FEATURES else 32 if "+avx" in _FEATURES else
 # Without masked loads in the instruction set, the rows of b are read to the end of their last vector.
 MASKED_LOADS = VECTOR_BYTES > 16
 # Shapes whose sums stay in registers and leave some for the operands: rows and vectors of a tile of outer
-# products, rows and columns of a tile of dot products. A single row is wider, because only many
-# independent sums hide the latency of an addition.
-TILE_ROWS, TILE_VECTORS = (8, 3) if _MANY_REGISTERS else (6, 2)
+# products, the same where columns are few, rows and columns of a tile of dot products. A single row is wider,
+# because only many independent sums hide the latency of an addition.
+TILE_ROWS, TILE_VECTORS = (6, 4) if _MANY_REGISTERS else (6, 2)
+HIGH_ROWS, HIGH_VECTORS = (8, 3) if _MANY_REGISTERS else (6, 2)
 DOT_ROWS, DOT_COLUMNS = (6, 4) if _MANY_REGISTERS else (2, 4)
 ONE_ROW_COLUMNS = 8
 ONE_ROW_VECTORS = 16 if _MANY_REGISTERS else 8
@@ -80,11 +81,11 @@ class _Vectors:
             signature = ir.FunctionType(_VOID, [self.type, pointer.type, self._mask])
             self._call("llvm.masked.store." + self._suffix, signature, [value, pointer, mask])
 
-    def prefetch(self, pointer: ir.Value) -> None:
-        """Fetch the cache line of what will be written at `pointer`."""
+    def prefetch(self, pointer: ir.Value, *, write: bool = False) -> None:
+        """Fetch the cache line of what will be read, or written, at `pointer`."""
         flag, byte = ir.IntType(32), ir.IntType(8).as_pointer()
         signature = ir.FunctionType(_VOID, [byte, flag, flag, flag])
-        arguments = [self.builder.bitcast(pointer, byte), flag(1), flag(3), flag(1)]
+        arguments = [self.builder.bitcast(pointer, byte), flag(int(write)), flag(3), flag(1)]
         self._call("llvm.prefetch.p0", signature, arguments)
 
     def _call(self, name: str, signature: ir.FunctionType, arguments: Sequence[ir.Value]) -> ir.Value:
@@ -164,6 +165,8 @@ def _store(simd: _Vectors, sums: Any, parts: Any, c: Any, row: Any) -> None:
 
 # Sums this long give c time to arrive.
 _LONG_DEPTH = 16
+# So many rows ahead the widest tiles, to which b comes from the second-level cache, fetch it.
+_AHEAD = 4
 _POINTERS = frozenset({"a", "b", "start", "c", "source", "target"})
 _INT_POINTERS = frozenset({"a_runs", "b_runs"})
 
@@ -194,13 +197,17 @@ def _tile(
             # c comes from a far cache while the products are summed.
             for row_target in _rows(builder, target, c_row, rows):
                 for at in offsets:
-                    simd.prefetch(builder.gep(row_target, [at]))
+                    simd.prefetch(builder.gep(row_target, [at]), write=True)
         with cgutils.for_range(builder, runs) as run:
             a_run = builder.load(builder.gep(a_runs, [run.index]))
             b_run = builder.gep(b, [builder.load(builder.gep(b_runs, [run.index]))])
             run_rows = [builder.gep(source, [a_run]) for source in a_rows]
             with cgutils.for_range(builder, depth) as step:
                 b_at = builder.gep(b_run, [builder.mul(step.index, b_row)])
+                if vectors > HIGH_VECTORS:
+                    ahead = builder.gep(b_run, [builder.mul(builder.add(step.index, _INT(_AHEAD)), b_row)])
+                    for at in offsets:
+                        simd.prefetch(builder.gep(ahead, [at]))
                 a_at = builder.mul(step.index, a_col)
                 b_vectors = [
                     simd.load(builder.gep(b_at, [at]), mask if MASKED_LOADS else None) for at, mask in parts
@@ -305,7 +312,7 @@ def _copy(
 # Their compilation
 
 _TILES = 0
-_DOTS = TILE_ROWS * ONE_ROW_VECTORS
+_DOTS = HIGH_ROWS * ONE_ROW_VECTORS
 _TRANSPOSE = _DOTS + DOT_ROWS
 _COPY = _TRANSPOSE + 1
 
@@ -313,8 +320,9 @@ _COPY = _TRANSPOSE + 1
 def _functions(element: ir.Type, lanes: int) -> dict[int, Callable[..., None]]:
     """By number in the table, what writes each function."""
     functions: dict[int, Callable[..., None]] = {}
-    for rows in range(1, TILE_ROWS + 1):
-        for vectors in range(1, (ONE_ROW_VECTORS if rows == 1 else TILE_VECTORS) + 1):
+    for rows in range(1, HIGH_ROWS + 1):
+        most = ONE_ROW_VECTORS if rows == 1 else TILE_VECTORS if rows <= TILE_ROWS else HIGH_VECTORS
+        for vectors in range(1, most + 1):
             number = _TILES + (rows - 1) * ONE_ROW_VECTORS + vectors - 1
             functions[number] = partial(_tile, element, lanes, rows, vectors)
     for rows in range(1, DOT_ROWS + 1):
@@ -414,28 +422,31 @@ def _unpack(builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -
 
 
 @intrinsic
-def multiply_panel(typing_context, shape, a, a_tile, b, runs, start, c):
-    """c = start + a @ b for shape (rows, columns, depth): any rows, at most TILE_VECTORS vectors of columns.
+def multiply_panel(typing_context, shape, height, a, a_tile, b, runs, start, c):
+    """c = start + a @ b for shape (rows, columns, depth), in tiles of `height` rows.
 
-    A single row may have ONE_ROW_VECTORS. The columns of b and c are contiguous; start has column stride
-    1, or 0 to repeat one number along each row. In a, every TILE_ROWS rows are a_tile elements apart. `runs` is
+    That is TILE_ROWS for at most TILE_VECTORS vectors of columns or HIGH_ROWS for HIGH_VECTORS; a single row may
+    have ONE_ROW_VECTORS. The columns of b and c are contiguous; start has column stride
+    1, or 0 to repeat one number along each row. In a, tiles are a_tile elements apart. `runs` is
     (number, pointer, pointer) for a sum of so many products, whose a and b are so far from the first: windows of
     an image are multiplied where they lie.
     """
 
     def codegen(context, builder, signature, values):
-        table, (rows, columns, depth), a, a_tile, b, runs, start, c = _unpack(builder, signature, values)
+        table, (rows, columns, depth), height, a, a_tile, b, runs, start, c = _unpack(
+            builder, signature, values
+        )
         vectors = builder.sdiv(builder.add(columns, _INT(table.lanes - 1)), _INT(table.lanes))
 
-        def call(tiles, height):
-            first = builder.mul(height, _INT(ONE_ROW_VECTORS))
+        def call(tiles, tile_rows):
+            first = builder.mul(tile_rows, _INT(ONE_ROW_VECTORS))
             number = builder.add(first, builder.sub(vectors, _INT(ONE_ROW_VECTORS + 1)))
             operands = [*runs, depth, *a, a_tile, *b[:2]]
             table.call(builder, number, [tiles, columns, *operands, *start, *c[:2]])
 
-        whole, rest = builder.sdiv(rows, _INT(TILE_ROWS)), builder.srem(rows, _INT(TILE_ROWS))
+        whole, rest = builder.sdiv(rows, height), builder.srem(rows, height)
         with builder.if_then(builder.icmp_signed(">", whole, _INT(0))):
-            call(whole, _INT(TILE_ROWS))
+            call(whole, height)
         with builder.if_then(builder.icmp_signed(">", rest, _INT(0))):
             a[0] = builder.gep(a[0], [builder.mul(whole, a_tile)])
             for matrix in start, c:
@@ -443,7 +454,7 @@ def multiply_panel(typing_context, shape, a, a_tile, b, runs, start, c):
             call(_INT(1), rest)
         return context.get_dummy_value()
 
-    return types.void(shape, a, a_tile, b, runs, start, c), codegen
+    return types.void(shape, types.intp, a, a_tile, b, runs, start, c), codegen
 
 
 @intrinsic
