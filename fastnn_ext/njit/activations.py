@@ -8,9 +8,7 @@ has no branch and becomes vector code.
 import math
 
 import numpy as np
-from numpy import ndarray
 
-from fastnn_ext.checks import FLOAT32, FLOAT64, direct
 from fastnn_ext.checks import activations as checks
 from fastnn_ext.njit import _calls as calls
 from fastnn_ext.njit import _vmath as vmath
@@ -271,81 +269,87 @@ class _Map:
         @njit(nogil=False)
         def forward(x, out, option):
             widest_vectors()
-            result = calls.result(x, out)
+            value = calls.number(option)
+            result = calls.result(x, out) if calls.is_finite(value) else calls.nothing(x)
             if calls.is_nothing(result):
                 return result
             state = calls.release(x)
             y = calls.elements(result)
-            option = y.dtype.type(option)
+            value = y.dtype.type(value)
             if calls.are_same(x, result):
                 for i in range(y.size):
-                    y[i] = formula(y[i], option)
+                    y[i] = formula(y[i], value)
             else:
                 x = calls.elements(x)
                 for i in range(y.size):
-                    y[i] = formula(x[i], option)
+                    y[i] = formula(x[i], value)
             calls.take_back(state)
             return result
 
         @njit(nogil=False)
         def backward(g, x, out, option):
             widest_vectors()
-            result = calls.result_of_two(g, x, out)
+            value = calls.number(option)
+            result = calls.result_of_two(g, x, out) if calls.is_finite(value) else calls.nothing(g)
             if calls.is_nothing(result):
                 return result
             state = calls.release(x)
             x, y = calls.elements(x), calls.elements(result)
-            option = y.dtype.type(option)
+            value = y.dtype.type(value)
             if calls.are_same(g, result):
                 for i in range(y.size):
-                    y[i] *= formula(x[i], option)
+                    y[i] *= formula(x[i], value)
             else:
                 g = calls.elements(g)
                 for i in range(y.size):
-                    y[i] = g[i] * formula(x[i], option)
+                    y[i] = g[i] * formula(x[i], value)
             calls.take_back(state)
             return result
 
-        self.forward, self.backward = calls.Call(forward, 1), calls.Call(backward, 2)
+        self.forward, self.backward = calls.Call(forward), calls.Call(backward)
 
 
-def _forward(function, f, x, out, option):
-    y = f.forward(x, out, option)
-    return _checked_forward(function, f, x, out, option) if y is None else y
+# The machine code is called by each of these on its own: a call from Python to Python costs as much as a small array.
+
+
+def _forward(function, f, x, out, argument, value):
+    """y = f(x) with an option."""
+    for run in f.forward.runs:
+        y = run(x, out, value)
+        if y is not None:
+            return y
+    return _checked_forward(function, f, x, out, checks.option(function, argument, value))
 
 
 def _checked_forward(function, f, x, out, option):
     x, output = checks.forward(function, out, x)
-    f.forward.checked(option, x, output.array)
+    f.forward.checked(x, output.array, option)
     return output.deliver()
 
 
-def _backward(function, f, grad_out, x, out, option):
-    grad = f.backward(grad_out, x, out, option)
-    return _checked_backward(function, f, out, option, grad_out=grad_out, x=x) if grad is None else grad
+def _backward(function, f, grad_out, x, out, argument, value):
+    """grad_out * f(x) with an option."""
+    for run in f.backward.runs:
+        grad = run(grad_out, x, out, value)
+        if grad is not None:
+            return grad
+    option = checks.option(function, argument, value)
+    return _checked_backward(function, f, out, option, grad_out=grad_out, x=x)
 
 
 def _checked_backward(function, f, out, option, **arrays):
     grad_out, saved, output = checks.backward(function, out, **arrays)
-    f.backward.checked(option, grad_out, saved, output.array)
+    f.backward.checked(grad_out, saved, output.array, option)
     return output.deliver()
-
-
-# Kernels without options. `_kernel` is `_forward` written out, for a call from Python to Python costs as much as a
-# small array.
 
 
 def _kernel(name, f):
     """The kernel y = f(x)."""
-    forward = f.forward
+    runs = f.forward.runs
 
     def kernel(x, *, out=None):
-        if type(x) is ndarray:
-            dtype = x.dtype
-            if dtype is FLOAT32:
-                y = forward.float32(x, out, 0.0)
-            else:
-                y = forward.float64(x, out, 0.0) if dtype is FLOAT64 else None
+        for run in runs:
+            y = run(x, out, 0.0)
             if y is not None:
                 return y
         return _checked_forward(name, f, x, out, 0.0)
@@ -355,20 +359,28 @@ def _kernel(name, f):
 
 def _backward_from_input(name, f):
     """The kernel grad_out * f(x)."""
+    runs = f.backward.runs
 
     def kernel(grad_out, x, *, out=None):
-        grad = f.backward(grad_out, x, out, 0.0)
-        return _checked_backward(name, f, out, 0.0, grad_out=grad_out, x=x) if grad is None else grad
+        for run in runs:
+            grad = run(grad_out, x, out, 0.0)
+            if grad is not None:
+                return grad
+        return _checked_backward(name, f, out, 0.0, grad_out=grad_out, x=x)
 
     return _named(kernel, name)
 
 
 def _backward_from_output(name, f):
     """The kernel grad_out * f(y)."""
+    runs = f.backward.runs
 
     def kernel(grad_out, y, *, out=None):
-        grad = f.backward(grad_out, y, out, 0.0)
-        return _checked_backward(name, f, out, 0.0, grad_out=grad_out, y=y) if grad is None else grad
+        for run in runs:
+            grad = run(grad_out, y, out, 0.0)
+            if grad is not None:
+                return grad
+        return _checked_backward(name, f, out, 0.0, grad_out=grad_out, y=y)
 
     return _named(kernel, name)
 
@@ -416,18 +428,15 @@ _SOFTSIGN_DERIVATIVE = _Map(_softsign_derivative)
 
 
 def step(x, *, threshold=0, out=None):
-    option = checks.option("step", "threshold", threshold)
-    return _forward("step", _STEP, x, out, option)
+    return _forward("step", _STEP, x, out, "threshold", threshold)
 
 
 def step_derivative(x, *, threshold=0, out=None):
-    option = checks.option("step_derivative", "threshold", threshold)
-    return _forward("step_derivative", _FLAT, x, out, option)
+    return _forward("step_derivative", _FLAT, x, out, "threshold", threshold)
 
 
 def step_backward(grad_out, x, *, threshold=0, out=None):
-    option = checks.option("step_backward", "threshold", threshold)
-    return _backward("step_backward", _FLAT, grad_out, x, out, option)
+    return _backward("step_backward", _FLAT, grad_out, x, out, "threshold", threshold)
 
 
 sign = _kernel("sign", _SIGN)
@@ -441,33 +450,29 @@ relu_backward = _backward_from_output("relu_backward", _RELU_DERIVATIVE)
 
 
 def leaky_relu(x, *, negative_slope=0.01, out=None):
-    option = checks.option("leaky_relu", "negative_slope", negative_slope)
-    return _forward("leaky_relu", _LEAKY_RELU, x, out, option)
+    return _forward("leaky_relu", _LEAKY_RELU, x, out, "negative_slope", negative_slope)
 
 
 def leaky_relu_derivative(x, *, negative_slope=0.01, out=None):
-    option = checks.option("leaky_relu_derivative", "negative_slope", negative_slope)
-    return _forward("leaky_relu_derivative", _LEAKY_RELU_DERIVATIVE, x, out, option)
+    return _forward("leaky_relu_derivative", _LEAKY_RELU_DERIVATIVE, x, out, "negative_slope", negative_slope)
 
 
 def leaky_relu_backward(grad_out, x, *, negative_slope=0.01, out=None):
-    option = checks.option("leaky_relu_backward", "negative_slope", negative_slope)
-    return _backward("leaky_relu_backward", _LEAKY_RELU_DERIVATIVE, grad_out, x, out, option)
+    return _backward(
+        "leaky_relu_backward", _LEAKY_RELU_DERIVATIVE, grad_out, x, out, "negative_slope", negative_slope
+    )
 
 
 def elu(x, *, alpha=1, out=None):
-    option = checks.option("elu", "alpha", alpha)
-    return _forward("elu", _ELU, x, out, option)
+    return _forward("elu", _ELU, x, out, "alpha", alpha)
 
 
 def elu_derivative(x, *, alpha=1, out=None):
-    option = checks.option("elu_derivative", "alpha", alpha)
-    return _forward("elu_derivative", _ELU_DERIVATIVE, x, out, option)
+    return _forward("elu_derivative", _ELU_DERIVATIVE, x, out, "alpha", alpha)
 
 
 def elu_backward(grad_out, x, *, alpha=1, out=None):
-    option = checks.option("elu_backward", "alpha", alpha)
-    return _backward("elu_backward", _ELU_DERIVATIVE, grad_out, x, out, option)
+    return _backward("elu_backward", _ELU_DERIVATIVE, grad_out, x, out, "alpha", alpha)
 
 
 selu = _kernel("selu", _SELU)
@@ -475,27 +480,29 @@ selu_derivative = _kernel("selu_derivative", _SELU_DERIVATIVE)
 selu_backward = _backward_from_input("selu_backward", _SELU_DERIVATIVE)
 
 
-def gelu(x, *, approximate="none", out=None):
-    f = _GELU if checks.approximate("gelu", approximate) == "none" else _GELU_TANH
-    return _forward("gelu", f, x, out, 0.0)
+_EXACT = "none"
 
 
-def gelu_derivative(x, *, approximate="none", out=None):
-    f = (
-        _GELU_DERIVATIVE
-        if checks.approximate("gelu_derivative", approximate) == "none"
-        else _GELU_TANH_DERIVATIVE
-    )
-    return _forward("gelu_derivative", f, x, out, 0.0)
+def _gelu_form(function, approximate, exact, by_tanh):
+    """The formula that `approximate` names."""
+    if approximate is _EXACT:  # the common case, kept cheap
+        return exact
+    return exact if checks.approximate(function, approximate) == _EXACT else by_tanh
 
 
-def gelu_backward(grad_out, x, *, approximate="none", out=None):
-    f = (
-        _GELU_DERIVATIVE
-        if checks.approximate("gelu_backward", approximate) == "none"
-        else _GELU_TANH_DERIVATIVE
-    )
-    return _backward("gelu_backward", f, grad_out, x, out, 0.0)
+def gelu(x, *, approximate=_EXACT, out=None):
+    f = _gelu_form("gelu", approximate, _GELU, _GELU_TANH)
+    return _forward("gelu", f, x, out, "approximate", 0.0)
+
+
+def gelu_derivative(x, *, approximate=_EXACT, out=None):
+    f = _gelu_form("gelu_derivative", approximate, _GELU_DERIVATIVE, _GELU_TANH_DERIVATIVE)
+    return _forward("gelu_derivative", f, x, out, "approximate", 0.0)
+
+
+def gelu_backward(grad_out, x, *, approximate=_EXACT, out=None):
+    f = _gelu_form("gelu_backward", approximate, _GELU_DERIVATIVE, _GELU_TANH_DERIVATIVE)
+    return _backward("gelu_backward", f, grad_out, x, out, "approximate", 0.0)
 
 
 silu = _kernel("silu", _SILU)
@@ -572,13 +579,13 @@ def activate(activation, y):
     """y = f(y), in place on a plain array; nothing for None."""
     if activation is not None:
         f, option = _FUSED[activation]
-        f.forward.checked(option, y, y)
+        f.forward.checked(y, y, option)
 
 
 def multiply_by_derivative(activation, delta, y):
     """delta *= f' from the output y, in place on a plain array; nothing for None."""
     if activation is not None:
-        _FROM_OUTPUT[activation].backward.checked(0.0, delta, y, delta)
+        _FROM_OUTPUT[activation].backward.checked(delta, y, delta, 0.0)
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -871,6 +878,61 @@ def _log_gradient_each(g, power, totals, grad):
         grad[i] = g[i] - power[i] * totals[i]
 
 
+@inlined
+def _place_of(x, axis):
+    """The axis counted from the front; -1 where it takes a closer look, or where there is too much to do."""
+    place = calls.whole_number(axis)
+    place = place + calls.ndim(x) if place < 0 else place
+    return int(place) if 0 <= place < calls.ndim(x) and calls.is_brief(x) else -1
+
+
+@inlined
+def _extent(x, axis):
+    """The length of an axis, and how many elements there are behind it."""
+    inner = 1
+    for i in range(axis + 1, calls.ndim(x)):
+        inner *= calls.shape(x)[i]
+    return calls.shape(x)[axis], inner
+
+
+def _along_one(rows, columns, is_log):
+    """The call of y = f(x) by `rows` or `columns` along an axis, by what follows the axis in memory."""
+
+    @njit(nogil=False)
+    def softmax(x, out, axis):
+        place = _place_of(x, axis) if calls.is_array(x) else -1
+        result = calls.result(x, out) if place >= 0 else calls.nothing(x)
+        if not calls.is_nothing(result) and calls.size(x) > 0:
+            length, inner = _extent(x, place)
+            if inner == 1:
+                rows(calls.matrix(x, length), calls.matrix(result, length), is_log)
+            else:
+                columns(calls.elements(x), calls.elements(result), length, inner, is_log)
+        return result
+
+    return calls.Call(softmax)
+
+
+def _along_two(rows, columns, is_log):
+    """The same for grad = f(g, y)."""
+
+    @njit(nogil=False)
+    def softmax_backward(g, y, out, axis):
+        place = _place_of(g, axis) if calls.is_array(g) else -1
+        result = calls.result_of_two(g, y, out) if place >= 0 else calls.nothing(g)
+        if not calls.is_nothing(result) and calls.size(g) > 0:
+            length, inner = _extent(g, place)
+            if inner == 1:
+                grad = calls.matrix(result, length)
+                rows(calls.matrix(g, length), calls.matrix(y, length), grad, is_log)
+            else:
+                grad = calls.elements(result)
+                columns(calls.elements(g), calls.elements(y), grad, length, inner, is_log)
+        return result
+
+    return calls.Call(softmax_backward)
+
+
 def _along(axis, rows, columns, is_log, *arrays):
     """Run `rows` or `columns` along `axis`, by what follows the axis in memory."""
     shape = arrays[0].shape
@@ -883,39 +945,47 @@ def _along(axis, rows, columns, is_log, *arrays):
         columns(*[array.ravel() for array in arrays], length, inner, is_log)
 
 
-def _softmax(function, is_log, x, axis, out):
-    y, output = direct(out, x), None
-    if y is None:
-        x, axis, output = checks.softmax(function, out, axis, x)
-        y = output.array
-    else:
-        axis = checks.axis_of(function, axis, "x", x)
-    _along(axis, _softmax_rows, _softmax_columns, is_log, x, y)
-    return y if output is None else output.deliver()
+_SOFTMAX, _LOG_SOFTMAX = (_along_one(_softmax_rows, _softmax_columns, is_log) for is_log in (False, True))
+_SOFTMAX_BACKWARD, _LOG_SOFTMAX_BACKWARD = (
+    _along_two(_softmax_backward_rows, _softmax_backward_columns, is_log) for is_log in (False, True)
+)
 
 
-def _softmax_backward(function, is_log, g, y, axis, out):
-    grad, output = direct(out, g, y), None
-    if grad is None:
-        g, y, axis, output = checks.softmax_backward(function, out, axis, g, y)
-        grad = output.array
-    else:
-        axis = checks.axis_of(function, axis, "grad_out", g)
-    _along(axis, _softmax_backward_rows, _softmax_backward_columns, is_log, g, y, grad)
-    return grad if output is None else output.deliver()
+def _checked_softmax(function, call, is_log, x, axis, out):
+    x, axis, output = checks.softmax(function, out, axis, x)
+    if call.checked(x, output.array, axis) is None:
+        _along(axis, _softmax_rows, _softmax_columns, is_log, x, output.array)
+    return output.deliver()
+
+
+def _checked_softmax_backward(function, call, is_log, g, y, axis, out):
+    g, y, axis, output = checks.softmax_backward(function, out, axis, g, y)
+    if call.checked(g, y, output.array, axis) is None:
+        _along(axis, _softmax_backward_rows, _softmax_backward_columns, is_log, g, y, output.array)
+    return output.deliver()
 
 
 def softmax(x, *, axis=-1, out=None):
-    return _softmax("softmax", False, x, axis, out)
+    y = _SOFTMAX(x, out, axis)
+    return _checked_softmax("softmax", _SOFTMAX, False, x, axis, out) if y is None else y
 
 
 def softmax_backward(grad_out, y, *, axis=-1, out=None):
-    return _softmax_backward("softmax_backward", False, grad_out, y, axis, out)
+    call = _SOFTMAX_BACKWARD
+    grad = call(grad_out, y, out, axis)
+    if grad is None:
+        return _checked_softmax_backward("softmax_backward", call, False, grad_out, y, axis, out)
+    return grad
 
 
 def log_softmax(x, *, axis=-1, out=None):
-    return _softmax("log_softmax", True, x, axis, out)
+    y = _LOG_SOFTMAX(x, out, axis)
+    return _checked_softmax("log_softmax", _LOG_SOFTMAX, True, x, axis, out) if y is None else y
 
 
 def log_softmax_backward(grad_out, y, *, axis=-1, out=None):
-    return _softmax_backward("log_softmax_backward", True, grad_out, y, axis, out)
+    call = _LOG_SOFTMAX_BACKWARD
+    grad = call(grad_out, y, out, axis)
+    if grad is None:
+        return _checked_softmax_backward("log_softmax_backward", call, True, grad_out, y, axis, out)
+    return grad

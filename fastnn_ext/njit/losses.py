@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fastnn_ext.checks import losses as checks
+from fastnn_ext.njit import _calls as calls
 from fastnn_ext.njit import _vmath as vmath
 from fastnn_ext.njit._options import njit
 from fastnn_ext.njit._reductions import PIECE, add, inlined, largest, reordered, sum_of
@@ -67,10 +68,37 @@ def _logit_slope(x, target):
     return (below if x < 0 else above) / (real(1, x) + decay)
 
 
-class _Pair:
-    """The loops of a loss over flat arrays; each is compiled at its first use."""
+@inlined
+def _divisor(y, reduction, by_row):
+    """By what the sum of the terms is divided; zero where that takes a closer look."""
+    if not calls.is_array(y) or calls.size(y) == 0:
+        return 0
+    rows = calls.rows(y) if by_row else calls.size(y)
+    return rows if calls.is_mean(reduction) else 1 if calls.is_sum(reduction) else 0
 
-    def __init__(self, term, slope):
+
+@inlined
+def _is_factor(grad_out, out):
+    """Whether grad_out is one number for all terms, which `out` does not overwrite."""
+    if calls.is_array(grad_out):
+        apart = calls.is_none(out) or (calls.is_array(out) and calls.are_separate(grad_out, out))
+        return calls.ndim(grad_out) == 0 and apart
+    factor = calls.number(grad_out)
+    return factor == factor
+
+
+@inlined
+def _factor(grad_out):
+    return np.float64(calls.elements(grad_out)[0]) if calls.is_array(grad_out) else calls.number(grad_out)
+
+
+class _Pair:
+    """A loss of y and target; all is compiled at its first use.
+
+    The loops are over flat arrays; the calls are of reductions to one number, of arrays that need no closer look.
+    """
+
+    def __init__(self, term, slope, by_row=False):
         @reordered
         def sum_of_piece(y, target):
             total = 0.0
@@ -126,18 +154,55 @@ class _Pair:
                 start, end = row * length, (row + 1) * length
                 gradient(y[start:end], target[start:end], scales[row], grad[start:end])
 
+        @njit(nogil=False)
+        def loss_call(y, target, reduction, out):
+            divisor = _divisor(y, reduction, by_row)
+            if divisor == 0 or not (calls.are_alike(y, target) and calls.is_none(out)):
+                return calls.nothing(y)
+            state = calls.release(y)
+            loss = total(calls.elements(y), calls.elements(target))
+            calls.take_back(state)
+            return calls.scalar(loss / divisor, y)
+
+        @njit(nogil=False)
+        def gradient_call(grad_out, y, target, reduction, out):
+            divisor = _divisor(y, reduction, by_row)
+            if divisor == 0 or not _is_factor(grad_out, out):
+                return calls.nothing(y)
+            grad = calls.result_of_two(y, target, out)
+            if not calls.is_nothing(grad):
+                scale, arrays = _factor(grad_out) * (1 / divisor), (calls.elements(y), calls.elements(target))
+                state = calls.release(y)
+                gradient(*arrays, scale, calls.elements(grad))
+                calls.take_back(state)
+            return grad
+
+        @njit(nogil=False)
+        def both_call(y, target, reduction, out):
+            divisor = _divisor(y, reduction, by_row)
+            grad = calls.result_of_two(y, target, out) if divisor != 0 else calls.nothing(y)
+            if calls.is_nothing(grad):
+                return grad
+            arrays = calls.elements(y), calls.elements(target)
+            state = calls.release(y)
+            loss = both(*arrays, 1 / divisor, calls.elements(grad))
+            calls.take_back(state)
+            return calls.as_tuple((calls.scalar(loss / divisor, y), grad))
+
+        self.loss_call, self.gradient_call = calls.Call(loss_call), calls.Call(gradient_call)
+        self.both_call = calls.Call(both_call)
         self.total, self.terms, self.row_totals = total, terms, row_totals
         self.gradient, self.gradient_each, self.row_gradients = gradient, gradient_each, row_gradients
         self.both = both
 
 
 _MSE = _Pair(_square, _square_slope)
-_HALF = _Pair(_half_square, _half_square_slope)
+_HALF = _Pair(_half_square, _half_square_slope, by_row=True)
 _CHANCE = _Pair(_surprise, _surprise_slope)
 _LOGIT = _Pair(_logit_surprise, _logit_slope)
 
 
-def _loss(pair, y, target, loss):
+def _terms_or_total(pair, y, target, loss):
     y, target = y.ravel(), target.ravel()
     if loss.reduction != "none":
         return loss.total(pair.total(y, target))
@@ -156,26 +221,38 @@ def _gradient(pair, scale, y, target, output):
     return output.deliver()
 
 
-def _backward(pair, name, grad_out, y, target, reduction, out, *, first="y", by_row=False):
-    ready = checks.direct(grad_out, y, target, reduction, out, by_row)
-    if ready is None:
-        arguments = checks.backward(name, grad_out, y, target, reduction, out, first=first, by_row=by_row)
-        return _gradient(pair, *arguments)
-    scale, grad = ready
-    pair.gradient(y.ravel(), target.ravel(), scale, grad.ravel())
-    return grad
+def _loss(pair, name, y, target, reduction, out, **named):
+    loss = pair.loss_call(y, target, reduction, out)
+    if loss is not None:
+        return loss
+    y, target, loss = checks.forward(name, y, target, reduction, out, **named)
+    pair.loss_call.prepare(y)
+    return _terms_or_total(pair, y, target, loss)
 
 
-def _both(pair, scale, y, target, loss, output):
+def _backward(pair, name, grad_out, y, target, reduction, out, **named):
+    grad = pair.gradient_call(grad_out, y, target, reduction, out)
+    if grad is not None:
+        return grad
+    scale, y, target, output = checks.backward(name, grad_out, y, target, reduction, out, **named)
+    pair.gradient_call.prepare(y)
+    return _gradient(pair, scale, y, target, output)
+
+
+def _with_grad(pair, name, y, target, reduction, out, **named):
+    both = pair.both_call(y, target, reduction, out)
+    if both is not None:
+        return both
+    scale, y, target, loss, output = checks.with_grad(name, y, target, reduction, out, **named)
+    pair.both_call.prepare(y)
     if loss.reduction == "none":
-        return _loss(pair, y, target, loss), _gradient(pair, scale, y, target, output)
-    grad = output.array.ravel()
-    total = pair.both(y.ravel(), target.ravel(), scale, grad)
+        return _terms_or_total(pair, y, target, loss), _gradient(pair, scale, y, target, output)
+    total = pair.both(y.ravel(), target.ravel(), scale, output.array.ravel())
     return loss.total(total), output.deliver()
 
 
 def mse_loss(y, target, *, reduction="mean", out=None):
-    return _loss(_MSE, *checks.forward("mse_loss", y, target, reduction, out))
+    return _loss(_MSE, "mse_loss", y, target, reduction, out)
 
 
 def mse_loss_backward(grad_out, y, target, *, reduction="mean", out=None):
@@ -183,11 +260,11 @@ def mse_loss_backward(grad_out, y, target, *, reduction="mean", out=None):
 
 
 def mse_loss_with_grad(y, target, *, reduction="mean", out=None):
-    return _both(_MSE, *checks.with_grad("mse_loss_with_grad", y, target, reduction, out))
+    return _with_grad(_MSE, "mse_loss_with_grad", y, target, reduction, out)
 
 
 def half_squared_error(y, target, *, reduction="mean", out=None):
-    return _loss(_HALF, *checks.forward("half_squared_error", y, target, reduction, out, by_row=True))
+    return _loss(_HALF, "half_squared_error", y, target, reduction, out, by_row=True)
 
 
 def half_squared_error_backward(grad_out, y, target, *, reduction="mean", out=None):
@@ -196,26 +273,24 @@ def half_squared_error_backward(grad_out, y, target, *, reduction="mean", out=No
 
 
 def half_squared_error_with_grad(y, target, *, reduction="mean", out=None):
-    name = "half_squared_error_with_grad"
-    return _both(_HALF, *checks.with_grad(name, y, target, reduction, out, by_row=True))
+    return _with_grad(_HALF, "half_squared_error_with_grad", y, target, reduction, out, by_row=True)
 
 
 def binary_cross_entropy(y, target, *, reduction="mean", out=None):
-    return _loss(_CHANCE, *checks.forward("binary_cross_entropy", y, target, reduction, out))
+    return _loss(_CHANCE, "binary_cross_entropy", y, target, reduction, out)
 
 
 def binary_cross_entropy_backward(grad_out, y, target, *, reduction="mean", out=None):
-    name = "binary_cross_entropy_backward"
-    return _backward(_CHANCE, name, grad_out, y, target, reduction, out)
+    return _backward(_CHANCE, "binary_cross_entropy_backward", grad_out, y, target, reduction, out)
 
 
 def binary_cross_entropy_with_grad(y, target, *, reduction="mean", out=None):
-    return _both(_CHANCE, *checks.with_grad("binary_cross_entropy_with_grad", y, target, reduction, out))
+    return _with_grad(_CHANCE, "binary_cross_entropy_with_grad", y, target, reduction, out)
 
 
 def binary_cross_entropy_with_logits(logits, target, *, reduction="mean", out=None):
     name = "binary_cross_entropy_with_logits"
-    return _loss(_LOGIT, *checks.forward(name, logits, target, reduction, out, first="logits"))
+    return _loss(_LOGIT, name, logits, target, reduction, out, first="logits")
 
 
 def binary_cross_entropy_with_logits_backward(grad_out, logits, target, *, reduction="mean", out=None):
@@ -225,7 +300,7 @@ def binary_cross_entropy_with_logits_backward(grad_out, logits, target, *, reduc
 
 def binary_cross_entropy_with_logits_with_grad(logits, target, *, reduction="mean", out=None):
     name = "binary_cross_entropy_with_logits_with_grad"
-    return _both(_LOGIT, *checks.with_grad(name, logits, target, reduction, out, first="logits"))
+    return _with_grad(_LOGIT, name, logits, target, reduction, out, first="logits")
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -353,6 +428,93 @@ def _expected_rows(x, q, count, smoothing, scales, terms, grad):
         _finish(terms[first : first + rows], mass, excess, expected)
 
 
+@inlined
+def _are_classes(logits, target, reduction, ignore_index):
+    """Whether each row of logits has a label, none is left out, and nothing needs a closer look."""
+    if not calls.is_array(logits) or calls.ndim(logits) == 0 or calls.size(logits) == 0:
+        return False
+    axes = calls.ndim(logits) - 1
+    if not (calls.are_labels(target) and calls.ndim(target) == axes and calls.is_brief(logits)):
+        return False
+    known = calls.is_none(ignore_index) and (calls.is_mean(reduction) or calls.is_sum(reduction))
+    return (
+        known and calls.have_rows_alike(logits, target, axes) and _are_within(target, calls.last_of(logits))
+    )
+
+
+@inlined
+def _are_within(target, classes):
+    """Whether all labels are."""
+    bad = 0
+    for label in calls.labels(target):
+        bad += (label < 0) | (label >= classes)
+    return bad == 0
+
+
+@inlined
+def _is_part(smoothing):
+    return 0 <= smoothing <= 1
+
+
+@inlined
+def _gradient_place(logits, target, out):
+    """A new array or `out` for the gradient; nothing where `out` needs a closer look."""
+    if calls.is_none(out):
+        return calls.new_like(logits)
+    fits = calls.are_alike(logits, out) and calls.is_writable(out) and calls.are_separate(logits, out)
+    return calls.done(out) if fits and calls.are_apart(out, target) else calls.nothing(logits)
+
+
+@njit(nogil=False)
+def _classes_call(logits, target, reduction, ignore_index, label_smoothing, out):
+    smoothing = calls.number(label_smoothing)
+    ready = _is_part(smoothing) and calls.is_none(out)
+    if not (ready and _are_classes(logits, target, reduction, ignore_index)):
+        return calls.nothing(logits)
+    rows, x = calls.labels(target), calls.elements(logits)
+    terms = np.empty(rows.size)
+    _labelled_rows(x, rows, checks.NO_LABEL, smoothing, np.ones(1), terms, x[:0])
+    return calls.scalar(sum_of(terms) / (rows.size if calls.is_mean(reduction) else 1), logits)
+
+
+@njit(nogil=False)
+def _classes_gradient_call(grad_out, logits, target, reduction, ignore_index, label_smoothing, out):
+    smoothing = calls.number(label_smoothing)
+    if not (_is_part(smoothing) and _are_classes(logits, target, reduction, ignore_index)):
+        return calls.nothing(logits)
+    if not _is_factor(grad_out, out):
+        return calls.nothing(logits)
+    grad = _gradient_place(logits, target, out)
+    if not calls.is_nothing(grad):
+        rows = calls.labels(target)
+        share = 1 / rows.size if calls.is_mean(reduction) else 1.0
+        scales = np.full(1, _factor(grad_out) * share)
+        x, result = calls.elements(logits), calls.elements(grad)
+        _labelled_rows(x, rows, checks.NO_LABEL, smoothing, scales, np.empty(0), result)
+    return grad
+
+
+@njit(nogil=False)
+def _classes_both_call(logits, target, reduction, ignore_index, label_smoothing, out):
+    smoothing = calls.number(label_smoothing)
+    if not (_is_part(smoothing) and _are_classes(logits, target, reduction, ignore_index)):
+        return calls.nothing(logits)
+    grad = _gradient_place(logits, target, out)
+    if calls.is_nothing(grad):
+        return grad
+    rows = calls.labels(target)
+    count = rows.size if calls.is_mean(reduction) else 1
+    terms, scales = np.empty(rows.size), np.full(1, 1 / count)
+    x, result = calls.elements(logits), calls.elements(grad)
+    _labelled_rows(x, rows, checks.NO_LABEL, smoothing, scales, terms, result)
+    return calls.as_tuple((calls.scalar(sum_of(terms) / count, logits), grad))
+
+
+_CLASSES, _CLASSES_GRADIENT, _CLASSES_BOTH = (
+    calls.Call(call) for call in (_classes_call, _classes_gradient_call, _classes_both_call)
+)
+
+
 def _rows(classes, scale, terms, grad):
     logits, scales = classes.logits.ravel(), np.array(scale, np.float64, ndmin=1).ravel()
     if classes.target.ndim == 1:
@@ -372,9 +534,12 @@ def _loss_of(loss, terms):
 
 
 def cross_entropy(logits, target, *, reduction="mean", ignore_index=None, label_smoothing=0, out=None):
-    classes, loss = checks.cross_entropy(
-        "cross_entropy", logits, target, reduction, ignore_index, label_smoothing, out
-    )
+    arguments = logits, target, reduction, ignore_index, label_smoothing, out
+    value = _CLASSES(*arguments)
+    if value is not None:
+        return value
+    classes, loss = checks.cross_entropy("cross_entropy", *arguments)
+    _CLASSES.prepare(classes.logits)
     terms = _terms(classes, loss)
     _rows(classes, 1.0, terms, np.empty(0, classes.logits.dtype))
     return _loss_of(loss, terms)
@@ -383,9 +548,12 @@ def cross_entropy(logits, target, *, reduction="mean", ignore_index=None, label_
 def cross_entropy_backward(
     grad_out, logits, target, *, reduction="mean", ignore_index=None, label_smoothing=0, out=None
 ):
-    scale, classes, output = checks.cross_entropy_backward(
-        "cross_entropy_backward", grad_out, logits, target, reduction, ignore_index, label_smoothing, out
-    )
+    arguments = grad_out, logits, target, reduction, ignore_index, label_smoothing, out
+    grad = _CLASSES_GRADIENT(*arguments)
+    if grad is not None:
+        return grad
+    scale, classes, output = checks.cross_entropy_backward("cross_entropy_backward", *arguments)
+    _CLASSES_GRADIENT.prepare(classes.logits)
     _rows(classes, scale, np.empty(0), output.array.ravel())
     return output.deliver()
 
@@ -393,9 +561,12 @@ def cross_entropy_backward(
 def cross_entropy_with_grad(
     logits, target, *, reduction="mean", ignore_index=None, label_smoothing=0, out=None
 ):
-    scale, classes, loss, output = checks.cross_entropy_with_grad(
-        "cross_entropy_with_grad", logits, target, reduction, ignore_index, label_smoothing, out
-    )
+    arguments = logits, target, reduction, ignore_index, label_smoothing, out
+    both = _CLASSES_BOTH(*arguments)
+    if both is not None:
+        return both
+    scale, classes, loss, output = checks.cross_entropy_with_grad("cross_entropy_with_grad", *arguments)
+    _CLASSES_BOTH.prepare(classes.logits)
     terms = _terms(classes, loss)
     _rows(classes, scale, terms, output.array.ravel())
     return _loss_of(loss, terms), output.deliver()
