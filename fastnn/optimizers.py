@@ -104,12 +104,8 @@ def momentum_step(
 
     Raises
     ------
-    TypeError
-        Where param or velocity are not ndarrays of one float dtype, grad is not of real numbers, or an option
-        is no number.
-    ValueError
-        Where shapes differ, an array to be written is read-only or shares memory with another, or an option
-        is out of range.
+    TypeError, ValueError
+        As `sgd_step`; also where a state has another dtype or shape than param, or shares memory.
 
     References
     ----------
@@ -163,12 +159,8 @@ def adagrad_step(
 
     Raises
     ------
-    TypeError
-        Where param or square_sum are not ndarrays of one float dtype, grad is not of real numbers, or an
-        option is no number.
-    ValueError
-        Where shapes differ, an array to be written is read-only or shares memory with another, or an option
-        is out of range.
+    TypeError, ValueError
+        As `sgd_step`; also where a state has another dtype or shape than param, or shares memory.
 
     References
     ----------
@@ -223,12 +215,8 @@ def rmsprop_step(
 
     Raises
     ------
-    TypeError
-        Where param or square_avg are not ndarrays of one float dtype, grad is not of real numbers, or an
-        option is no number.
-    ValueError
-        Where shapes differ, an array to be written is read-only or shares memory with another, or an option
-        is out of range.
+    TypeError, ValueError
+        As `sgd_step`; also where a state has another dtype or shape than param, or shares memory.
 
     References
     ----------
@@ -309,12 +297,8 @@ def adam_step(
 
     Raises
     ------
-    TypeError
-        Where param and states are not ndarrays of one float dtype, grad is not of real numbers, or an option
-        is no number.
-    ValueError
-        Where shapes differ, an array to be written is read-only or shares memory with another, or an option
-        is out of range.
+    TypeError, ValueError
+        As `sgd_step`; also where a state has another dtype or shape than param, or shares memory.
 
     Notes
     -----
