@@ -431,7 +431,7 @@ def total(seed):
 if __name__ == "__main__":
     expected = [total(seed) for seed in range(4)]
     with multiprocessing.get_context({method!r}).Pool(2) as pool:
-        assert pool.map_async(total, range(4)).get(60) == expected
+        assert pool.map_async(total, range(4)).get(110) == expected
 """
     )
     runs(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')", FASTNN_NUM_THREADS="2")
