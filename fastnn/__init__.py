@@ -25,6 +25,9 @@ set_backend = _public.set_backend
 report = _public.report
 __getattr__ = _public.look_up
 
+# Networks stand on the public names, so those come first.
+from fastnn import init, nn  # noqa: E402
+
 __all__ = [
     *KERNELS,
     "BackendError",
@@ -32,6 +35,8 @@ __all__ = [
     "available_backends",
     "backend",
     "get_num_threads",
+    "init",
+    "nn",
     "num_threads",
     "pack",
     "report",

@@ -1,0 +1,70 @@
+"""Networks: layers, losses and the perceptron, on the kernels behind the public names of fastnn."""
+
+from fastnn.nn._layer import Layer
+from fastnn.nn._parameters import Parameter, Parameters
+from fastnn.nn.activations import (
+    ELU,
+    GELU,
+    SELU,
+    HardSigmoid,
+    HardTanh,
+    LeakyReLU,
+    LogSoftmax,
+    Mish,
+    ReLU,
+    Sigmoid,
+    Sign,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Step,
+    Tanh,
+)
+from fastnn.nn.affine import Conv2d, Linear
+from fastnn.nn.dropout import Dropout
+from fastnn.nn.files import load
+from fastnn.nn.flatten import Flatten
+from fastnn.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, HalfSquaredError, Loss, MSELoss
+from fastnn.nn.perceptron import Perceptron
+from fastnn.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from fastnn.nn.sequential import Sequential
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "SELU",
+    "AvgPool2d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "HalfSquaredError",
+    "HardSigmoid",
+    "HardTanh",
+    "Layer",
+    "LeakyReLU",
+    "Linear",
+    "LogSoftmax",
+    "Loss",
+    "MSELoss",
+    "MaxPool2d",
+    "Mish",
+    "Parameter",
+    "Parameters",
+    "Perceptron",
+    "ReLU",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Sign",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Step",
+    "Tanh",
+    "load",
+]

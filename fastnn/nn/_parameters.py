@@ -1,0 +1,150 @@
+"""Parameters and their gradients: views into flat buffers, so that an optimizer step is one call of a kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastnn.init import Initializer, RandomState
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """Parameters one after the other in one array, and their gradients in another."""
+
+    data: Array
+    grad: Array
+
+
+class Parameter:
+    """An array that is learnt, `data`, and the gradient of the loss for it, `grad`.
+
+    Both are views into flat buffers that the parameters of a network share. Memory is taken, and first values are
+    drawn, when they are first asked for: a description of a network costs nothing.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, initializer: Initializer) -> None:
+        self.shape = shape
+        self.size = math.prod(shape)
+        self.dtype = np.dtype(dtype)
+        self.initializer = initializer
+        self.flat: Flat | None = None
+        self.offset = 0
+        self._data: Array
+        self._grad: Array
+
+    @property
+    def data(self) -> Array:
+        """The values, in `shape`."""
+        return self._data if self.flat else self._in_memory().data
+
+    @property
+    def grad(self) -> Array:
+        """The gradient, in `shape`; `backward` adds to it."""
+        return self._grad if self.flat else self._in_memory().grad
+
+    def initialize(self, random_state: RandomState = None) -> None:
+        """Draw new values."""
+        self.data[...] = self.initializer(self.shape, random_state)
+
+    def move(self, flat: Flat, offset: int) -> None:
+        """Live in `flat` from `offset` on, with the values and the gradient of before."""
+        here = slice(offset, offset + self.size)
+        data, grad = flat.data[here].reshape(self.shape), flat.grad[here].reshape(self.shape)
+        if self.flat:
+            data[...], grad[...] = self._data, self._grad
+        self._data, self._grad = data, grad
+        self.flat, self.offset = flat, offset
+
+    def _in_memory(self) -> Parameter:
+        gather([self])
+        return self
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.shape}, dtype={self.dtype})"
+
+
+def gather(parameters: Iterable[Parameter], *, draw: bool = True) -> None:
+    """Have parameters lie together in one flat buffer per dtype; those without memory yet draw first values."""
+    for dtype, group in _by_dtype(parameters).items():
+        if all(one.flat for one in group) and len(list(_flats(group))) == 1:
+            continue
+        size = sum(parameter.size for parameter in group)
+        flat = Flat(np.empty(size, dtype), np.zeros(size, dtype))
+        offset = 0
+        for parameter in group:
+            is_new = parameter.flat is None
+            parameter.move(flat, offset)
+            offset += parameter.size
+            if is_new and draw:
+                parameter.initialize()
+
+
+def _by_dtype(parameters: Iterable[Parameter]) -> dict[np.dtype[Any], list[Parameter]]:
+    groups: dict[np.dtype[Any], list[Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(parameter.dtype, []).append(parameter)
+    return groups
+
+
+class Parameters(Sequence[Parameter]):
+    """Some parameters, and `flats`: the fewest buffers that hold them and nothing else.
+
+    The parameters of a network are one buffer per dtype.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self._parameters = tuple(parameters)
+        gather(one for one in self._parameters if one.flat is None)
+        self._homes = tuple(one.flat for one in self._parameters)
+        self.flats = tuple(_flats(self._parameters))
+
+    @property
+    def size(self) -> int:
+        """How many numbers they are."""
+        return sum(parameter.size for parameter in self)
+
+    @property
+    def have_moved(self) -> bool:
+        """Whether a network that was built around them has taken them into buffers of its own."""
+        return any(one.flat is not home for one, home in zip(self._parameters, self._homes, strict=True))
+
+    def zero_grad(self) -> None:
+        """Set all gradients to 0."""
+        for flat in self.flats:
+            flat.grad.fill(0)
+
+    @overload
+    def __getitem__(self, index: int) -> Parameter: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Parameter]: ...
+    def __getitem__(self, index: int | slice) -> Parameter | Sequence[Parameter]:
+        return self._parameters[index]
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} parameters of {self.size} numbers>"
+
+
+def _flats(parameters: Iterable[Parameter]) -> Iterator[Flat]:
+    """The memory of parameters, each run of neighbours in one piece."""
+    runs: list[list[Parameter]] = []
+    for one in parameters:
+        before = runs[-1][-1] if runs else None
+        if before and before.flat is one.flat and before.offset + before.size == one.offset:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    for first, last in ((run[0], run[-1]) for run in runs):
+        assert first.flat is not None
+        here = slice(first.offset, last.offset + last.size)
+        yield Flat(first.flat.data[here], first.flat.grad[here])

@@ -1,0 +1,173 @@
+"""Layers with weights and a bias, and the activation that their kernel applies to the result."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+import fastnn
+from fastnn import init
+from fastnn.nn._layer import Layer, Shape
+from fastnn.nn._parameters import Parameter
+from fastnn.nn.activations import saves_output
+from fastnn_ext.checks import integer, wrong
+from fastnn_ext.checks.activations import fused
+from fastnn_ext.checks.windows import axes, pair
+
+Array = NDArray[Any]
+Pair = int | tuple[int, int]
+Padding = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | str
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Affine(Layer):
+    """weight and bias applied to x by a kernel, then an activation."""
+
+    kernel: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
+
+    def _have(self, shape: Shape, bias: bool, activation: str | None, dtype: DTypeLike) -> None:
+        name = type(self).__name__
+        if np.dtype(dtype) not in FLOATS:
+            raise wrong(ValueError, name, "dtype", f"is {np.dtype(dtype)}", "float32 or float64")
+        self.activation = fused(name, activation)
+        self.weight = Parameter(shape, dtype, init.he_uniform)
+        self.bias = Parameter(shape[:1], dtype, init.zeros) if bias else None
+        self._options = {name: self.config[name] for name in self.options}
+
+    def _forward(self, x: Array, training: bool, activation: str | None = None) -> Array:
+        """`activation` is that of the layer that follows, computed here."""
+        activation = activation or self.activation
+        weight, bias = self.weight.data, None if self.bias is None else self.bias.data
+        x = x.astype(weight.dtype, copy=False) if x.dtype.kind == "f" else x
+        apply = getattr(fastnn, self.kernel)
+        if not training:
+            y: Array = apply(x, weight, bias, activation=activation, **self._options)
+            return y
+        out = self._scratch("y", self.output_shape(x.shape), weight.dtype)
+        if activation is None:
+            y = apply(x, weight, bias, out=out, **self._options)
+            self._saved = x, None, None
+        elif saves_output(activation):
+            y = apply(x, weight, bias, activation=activation, out=out, **self._options)
+            self._saved = x, y, activation
+        else:
+            z = self._scratch("z", out.shape, out.dtype)
+            apply(x, weight, bias, out=z, **self._options)
+            y = getattr(fastnn, activation)(z, out=out)
+            self._saved = x, z, activation
+        return y
+
+    def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
+        x, kept, activation = saved
+        grad = grad.astype(x.dtype, copy=False)
+        if activation is not None:
+            out = self._scratch("grad", kept.shape, kept.dtype)
+            grad = getattr(fastnn, f"{activation}_backward")(grad, kept, out=out)
+        gradients = getattr(fastnn, f"{self.kernel}_backward")
+        needs = (needs_grad_x, True, self.bias is not None)
+        grad_x, grad_weight, grad_bias = gradients(grad, x, self.weight.data, needs=needs, **self._options)
+        self.weight.grad[...] += grad_weight
+        if self.bias is not None:
+            self.bias.grad[...] += grad_bias
+        result: Array | None = grad_x
+        return result
+
+    @abstractmethod
+    def output_shape(self, shape: Shape) -> Shape: ...
+
+
+class Linear(Affine):
+    """Dense layer, f(x @ weight.T + bias).
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Sizes of the last axis before and after.
+    bias : bool
+        Whether there is a bias.
+    activation : str, optional
+        The function f, by the name of its kernel; None is the identity.
+    dtype : float32 or float64
+        Of weights, bias and output.
+    """
+
+    kernel = "linear"
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        activation: str | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.in_features = integer("Linear", "in_features", in_features, low=1)
+        self.out_features = integer("Linear", "out_features", out_features, low=1)
+        self._have((self.out_features, self.in_features), bias, activation, dtype)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if not shape or shape[-1] != self.in_features:
+            raise wrong(ValueError, str(self), "input", f"has shape {shape}", f"(..., {self.in_features})")
+        return (*shape[:-1], self.out_features)
+
+
+class Conv2d(Affine):
+    """2-D convolution of images [N, C, H, W], with `fastnn.conv2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels before and after.
+    kernel_size : int or (height, width)
+        Taps of the kernel.
+    stride, padding, dilation, groups
+        As in `fastnn.conv2d`.
+    bias : bool
+        Whether there is a bias.
+    activation : str, optional
+        The function that is applied to the result, by the name of its kernel; None is the identity.
+    dtype : float32 or float64
+        Of weights, bias and output.
+    """
+
+    kernel = "conv2d"
+    options = ("stride", "padding", "dilation", "groups")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        *,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        activation: str | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.in_channels = integer("Conv2d", "in_channels", in_channels, low=1)
+        self.out_channels = integer("Conv2d", "out_channels", out_channels, low=1)
+        groups = integer("Conv2d", "groups", groups, low=1)
+        if in_channels % groups or out_channels % groups:
+            expected = f"a divisor of {in_channels} and {out_channels}"
+            raise wrong(ValueError, "Conv2d", "groups", f"is {groups}", expected)
+        taps = pair("Conv2d", "kernel_size", kernel_size)
+        axes("Conv2d", (2**31, 2**31), taps, stride, padding, dilation)  # options that no image fits
+        self._have((self.out_channels, self.in_channels // groups, *taps), bias, activation, dtype)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 4 or shape[1] != self.in_channels:
+            expected = f"(N, {self.in_channels}, H, W)"
+            raise wrong(ValueError, str(self), "input", f"has shape {shape}", expected)
+        options = (self._options[name] for name in ("stride", "padding", "dilation"))
+        rows, columns = axes(
+            str(self), (shape[2], shape[3]), (self.weight.shape[2], self.weight.shape[3]), *options
+        )
+        return (shape[0], self.out_channels, rows.outputs, columns.outputs)

@@ -1,0 +1,128 @@
+"""Models in safetensors files: weights as tensors, the architecture as JSON in the metadata."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from fastnn import io
+from fastnn.nn import activations, affine, dropout, flatten, pooling, sequential
+from fastnn.nn._layer import Layer
+from fastnn.nn.sequential import Sequential
+
+KEY = "fastnn"
+VERSION = 1
+#: The only names that a file can call: those without subclasses, for the others are frames.
+LAYERS = {
+    name: value
+    for module in (activations, affine, dropout, flatten, pooling, sequential)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, Layer)
+    if value.__module__ == module.__name__ and not value.__subclasses__()
+}
+
+
+def save(model: Sequential, path: str | os.PathLike[str]) -> None:
+    """Write a model to a safetensors file, as a whole or not at all.
+
+    Parameters
+    ----------
+    model : Sequential
+        Of the layers of `fastnn.nn`.
+    path : path
+        Where to; a file that is there is replaced when the new one is whole.
+
+    Raises
+    ------
+    TypeError
+        Where a layer is not one of `fastnn.nn`, so that `load` would not know it.
+    """
+    import json
+
+    description = {"version": VERSION, "model": _described(model)}
+    io.write_safetensors(path, model.state_dict(), {KEY: json.dumps(description)})
+
+
+def load(path: str | os.PathLike[str]) -> Sequential:
+    """The model that `save` wrote, in evaluation mode.
+
+    Parameters
+    ----------
+    path : path
+        Of a safetensors file. It may come from anybody: nothing in it is executed, and memory is taken for what the
+        file really holds only.
+
+    Returns
+    -------
+    Sequential
+        A network like the one that was saved.
+
+    Raises
+    ------
+    FormatError
+        Where the file is damaged, or is not a model of fastnn (a `ValueError`).
+    """
+    file = io.SafeTensors(path)
+    try:
+        model = _built(_description(file))
+        if not isinstance(model, Sequential):
+            raise ValueError(f"the model is a {type(model).__name__}; expected a Sequential")
+        model.check_state({name: entry.shape for name, entry in file.entries.items()})
+        for name, parameter in model.named_parameters():
+            if (dtype := file.entries[name].dtype) != parameter.dtype:
+                raise ValueError(f"{name} has dtype {dtype}; expected {parameter.dtype}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise io.FormatError(f"{os.fspath(path)}: not a model that fastnn can load: {error}") from error
+    model.load_state_dict(file.read())
+    return model.eval()
+
+
+def _description(file: io.SafeTensors) -> Any:
+    import json
+
+    if KEY not in file.metadata:
+        raise ValueError(
+            "its metadata say nothing of fastnn; its tensors fit load_state_dict of a model you build"
+        )
+    description = json.loads(file.metadata[KEY])
+    if not isinstance(description, dict) or description.get("version") != VERSION:
+        raise ValueError(f"its description is not of version {VERSION}")
+    return description.get("model")
+
+
+def _described(layer: Layer) -> dict[str, Any]:
+    if LAYERS.get(type(layer).__name__) is not type(layer):
+        raise TypeError(f"save: {layer} is not a layer of fastnn.nn")
+    return {"type": type(layer).__name__, **{name: _plain(value) for name, value in layer.config.items()}}
+
+
+def _plain(value: Any) -> Any:
+    """An argument as JSON can say it."""
+    if isinstance(value, Layer):
+        return _described(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (str, bool, int, float, type(None))):
+        return value
+    return value.item() if isinstance(value, np.generic) else np.dtype(value).name
+
+
+def _built(description: Any) -> Layer:
+    if not isinstance(description, dict):
+        raise ValueError(f"a layer is described by {description!r}")
+    kind, arguments = description.get("type"), {k: v for k, v in description.items() if k != "type"}
+    if not isinstance(kind, str) or kind not in LAYERS:
+        raise ValueError(f"unknown layer {kind!r}")
+    layers = arguments.pop("layers", [])
+    if not isinstance(layers, list):
+        raise ValueError("layers are not a list")
+    if "dtype" in arguments and arguments["dtype"] not in ("float32", "float64"):
+        raise ValueError(f"unknown dtype {arguments['dtype']!r}")
+    arguments = {name: _as_tuple(value) for name, value in arguments.items()}
+    return LAYERS[kind](*map(_built, layers), **arguments)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

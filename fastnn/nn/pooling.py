@@ -1,0 +1,94 @@
+"""Pooling layers of images [N, C, H, W]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+import fastnn
+from fastnn.nn._layer import Layer, Shape
+from fastnn_ext.checks import wrong
+from fastnn_ext.checks.windows import axes, pair
+
+Array = NDArray[Any]
+Pair = int | tuple[int, int]
+Padding = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | str
+
+
+class Pool(Layer):
+    """One number for each window of an image."""
+
+    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0) -> None:
+        name = type(self).__name__
+        self.taps = pair(name, "kernel_size", kernel_size)
+        self._options: dict[str, Any] = {"stride": stride or self.taps, "padding": padding}
+        axes(name, (2**31, 2**31), self.taps, **self._options)  # options that no image fits
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 4:
+            raise wrong(ValueError, str(self), "input", f"has shape {shape}", "(N, C, H, W)")
+        rows, columns = axes(str(self), (shape[2], shape[3]), self.taps, **self._options)
+        return (*shape[:2], rows.outputs, columns.outputs)
+
+
+class MaxPool2d(Pool):
+    """The largest element of each window, with `fastnn.max_pool2d`."""
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if not training:
+            return fastnn.max_pool2d(x, self.taps, **self._options)  # type: ignore[return-value]
+        out = self._scratch("y", self.output_shape(x.shape), x.dtype)
+        y, indices = fastnn.max_pool2d(x, self.taps, **self._options, return_indices=True, out=out)
+        self._saved = indices, x.shape
+        return y
+
+    def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
+        if not needs_grad_x:
+            return None
+        indices, shape = saved
+        out = self._scratch("grad", shape, grad.dtype)
+        gradient: Array = fastnn.max_pool2d_backward(grad, indices, shape, out=out)
+        return gradient
+
+
+class AvgPool2d(Pool):
+    """The mean of each window, padding counted as zeros, with `fastnn.avg_pool2d`."""
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        out = self._scratch("y", self.output_shape(x.shape), x.dtype) if training else None
+        y: Array = fastnn.avg_pool2d(x, self.taps, **self._options, out=out)
+        if training:
+            self._saved = x.shape
+        return y
+
+    def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
+        if not needs_grad_x:
+            return None
+        out = self._scratch("grad", saved, grad.dtype)
+        gradient: Array = fastnn.avg_pool2d_backward(grad, saved, self.taps, **self._options, out=out)
+        return gradient
+
+
+class GlobalAvgPool2d(Layer):
+    """The mean of each channel: [N, C, H, W] becomes [N, C]."""
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        shape = self.output_shape(x.shape)
+        y: Array = fastnn.avg_pool2d(x, x.shape[2:]).reshape(shape)
+        if training:
+            self._saved = x.shape
+        return y
+
+    def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
+        if not needs_grad_x:
+            return None
+        out = self._scratch("grad", saved, grad.dtype)
+        planes = grad.reshape(*grad.shape, 1, 1)
+        gradient: Array = fastnn.avg_pool2d_backward(planes, saved, saved[2:], out=out)
+        return gradient
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 4 or not shape[2] * shape[3]:
+            raise wrong(ValueError, str(self), "input", f"has shape {shape}", "(N, C, H, W)")
+        return shape[:2]

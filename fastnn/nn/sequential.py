@@ -1,0 +1,111 @@
+"""Layers one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn.nn._layer import Layer, Shape
+from fastnn.nn.activations import Activation
+from fastnn.nn.affine import Affine
+
+Array = NDArray[Any]
+
+
+class Sequential(Layer):
+    """A network of layers, each applied to the result of the one before.
+
+    An activation that follows a `Linear` or `Conv2d` is computed by that layer's kernel, so it costs no pass of its
+    own, whether it is written as a layer or as an argument. Sizes are checked when a shape is first seen.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Each its own: a layer that occurs twice is a ValueError.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(
+                    f"Sequential: layer {i} is a {type(layer).__name__}; expected a layer of fastnn.nn"
+                )
+            if any(layer is other for other in layers[:i]):
+                raise ValueError(
+                    f"Sequential: layer {i}, {layer}, occurs twice; expected layers of their own"
+                )
+        self.layers = layers
+        self._steps = list(_fused(layers))
+        self._checked: Shape | None = None
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if x.shape[1:] != self._checked:
+            self.parameters()  # together, before the layers ask for theirs one by one
+            self.output_shape(x.shape)
+            self._checked = x.shape[1:]
+        for layer, options in self._steps:
+            x = layer._forward(x, training, **options)
+        if training:
+            self._saved = True
+        return x
+
+    def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
+        layers = [layer for layer, _ in self._steps]
+        first = 0 if needs_grad_x else next((i for i, one in enumerate(layers) if one.dtype), len(layers))
+        gradient: Array | None = grad
+        for i in reversed(range(first, len(layers))):
+            assert gradient is not None
+            gradient = layers[i]._go_back(gradient, needs_grad_x or i > first)
+        return gradient
+
+    def output_shape(self, shape: Shape) -> Shape:
+        for i, layer in enumerate(self.layers):
+            try:
+                shape = layer.output_shape(shape)
+            except ValueError as error:
+                raise ValueError(f"layer {i}, {error}") from None
+        return shape
+
+    def _with_dtype(self, dtype: np.dtype[Any]) -> Self:
+        return type(self)(*(layer._with_dtype(dtype) for layer in self.layers))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and architecture to a safetensors file; see `nn.load`."""
+        from fastnn.nn.files import save
+
+        save(self, path)
+
+    def _rows(self, shape: Shape | None) -> Iterator[tuple[str, str, str]]:
+        for layer in self.layers:
+            yield from layer._rows(shape)
+            shape = layer.output_shape(shape) if shape is not None else None
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Layer:
+        return self.layers[index]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+
+def _fused(layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, dict[str, str]]]:
+    """The layers to be run, each with its options; an activation is an option of the layer before it, if it can be."""
+    absorbed: Layer | None = None
+    for layer, following in zip(layers, (*layers[1:], None), strict=True):
+        if layer is absorbed:
+            continue
+        name = following.fusable if isinstance(following, Activation) else None
+        if name and isinstance(layer, Affine) and layer.activation is None:
+            absorbed = following
+            yield layer, {"activation": name}
+        else:
+            yield layer, {}

@@ -1,0 +1,383 @@
+"""Layers, losses and networks: gradients against central differences, names, modes, copies, errors."""
+
+import copy
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import init, nn
+from fastnn._contract import KERNELS
+from fastnn_ext.checks.activations import FUSABLE
+
+X = np.float64
+STEP = 1e-6
+
+#: A model for each layer and each way through it, with the shape of its input.
+MODELS = {
+    "linear": (lambda: nn.Linear(4, 3, dtype=X), (5, 4)),
+    "linear of a sequence": (lambda: nn.Linear(4, 3, bias=False, dtype=X), (2, 3, 4)),
+    **{
+        f"linear {name}": (lambda name=name: nn.Linear(4, 3, activation=name, dtype=X), (5, 4))
+        for name in FUSABLE
+        if name
+    },
+    "conv": (lambda: nn.Conv2d(4, 6, 3, stride=2, padding=(1, 2), groups=2, dtype=X), (2, 4, 7, 6)),
+    "conv dilated": (lambda: nn.Conv2d(2, 3, (2, 3), dilation=2, padding="same", dtype=X), (2, 2, 6, 7)),
+    "conv relu": (lambda: nn.Conv2d(2, 3, 3, activation="relu", dtype=X), (2, 2, 5, 5)),
+    "conv mish": (lambda: nn.Conv2d(2, 3, 3, bias=False, activation="mish", dtype=X), (2, 2, 5, 5)),
+    "max pool": (lambda: nn.MaxPool2d(3, 2, 1), (2, 3, 7, 6)),
+    "average pool": (lambda: nn.AvgPool2d((2, 3), padding=1), (2, 3, 7, 6)),
+    "global average pool": (nn.GlobalAvgPool2d, (2, 3, 4, 5)),
+    "flatten": (nn.Flatten, (2, 3, 4, 5)),
+    "softmax": (nn.Softmax, (3, 4)),
+    "log softmax": (lambda: nn.LogSoftmax(axis=0), (3, 4)),
+    "leaky relu": (lambda: nn.LeakyReLU(0.3), (3, 4)),
+    "gelu": (lambda: nn.GELU("tanh"), (3, 4)),
+    "network": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1, dtype=X),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 3, 2, dtype=X),
+            nn.ELU(0.5),
+            nn.Flatten(),
+            nn.Sequential(nn.Linear(12, 5, dtype=X), nn.SiLU(), nn.Linear(5, 2, activation="tanh", dtype=X)),
+        ),
+        (3, 1, 6, 6),
+    ),
+}
+LOSSES = (nn.CrossEntropyLoss, nn.MSELoss, nn.HalfSquaredError, nn.BCELoss, nn.BCEWithLogitsLoss)
+
+
+def small_network(**options):
+    layers = nn.Linear(3, 4, **options), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2, **options)
+    return nn.Sequential(*layers).initialize(random_state=0)
+
+
+def differences(function, array):
+    """Central differences of a scalar function at each element of an array, which is changed for it and put back."""
+    slopes = np.empty(array.shape)
+    for at in np.ndindex(array.shape):
+        middle = array[at]
+        array[at] = middle + STEP
+        above = function()
+        array[at] = middle - STEP
+        slopes[at] = (above - function()) / (2 * STEP)
+        array[at] = middle
+    return slopes
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_are_those_of_central_differences(name):
+    make, shape = MODELS[name]
+    rng = np.random.default_rng(0)
+    model, x = make().initialize(init.normal(0.5), random_state=rng), rng.normal(size=shape)
+    for parameter in model.parameters():
+        parameter.data[...] += 0.1 * rng.normal(size=parameter.shape)
+    weights = rng.normal(size=model.output_shape(shape))
+
+    def loss():
+        return float(np.sum(weights * model.forward(x, training=False)))
+
+    assert model(x).shape == model.output_shape(shape)
+    grad_x = model.backward(weights)
+    np.testing.assert_allclose(grad_x, differences(loss, x), rtol=1e-6, atol=1e-8)
+    for parameter in model.parameters():
+        np.testing.assert_allclose(parameter.grad, differences(loss, parameter.data), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_of_losses(loss):
+    rng = np.random.default_rng(0)
+    output, target = rng.uniform(0.1, 0.9, (4, 3)), rng.uniform(0.1, 0.9, (4, 3))
+    value, grad = loss().value_and_grad(output, target)
+    assert value == pytest.approx(loss()(output, target))
+    np.testing.assert_allclose(
+        grad, differences(lambda: loss()(output, target), output), rtol=1e-6, atol=1e-9
+    )
+
+
+def test_losses_stay_in_the_dtype_of_the_output():
+    for loss in LOSSES:
+        value, grad = loss().value_and_grad(np.full((2, 2), 0.5, np.float32), np.eye(2))
+        assert value.dtype == grad.dtype == np.float32
+    value, grad = nn.CrossEntropyLoss(label_smoothing=0.1).value_and_grad(np.eye(2), [0, 1])
+    assert value > 0
+
+
+def test_hits():
+    output = np.array([[0.9, 0.2], [0.6, 0.7]])
+    assert nn.CrossEntropyLoss().hits(output, np.array([0, 0])) == 1
+    assert nn.CrossEntropyLoss().hits(output, np.eye(2)) == 2
+    assert nn.BCELoss().hits(output, np.array([[1, 0], [1, 0]])) == 1
+    assert nn.BCEWithLogitsLoss().hits(output, np.ones((2, 2))) == 2
+    assert nn.MSELoss().hits(output, output) is None
+
+
+def test_there_is_a_layer_for_each_activation():
+    layers = {
+        layer.kernel
+        for layer in vars(nn).values()
+        if hasattr(layer, "kernel") and issubclass(layer, nn.Layer)
+    }
+    family = {
+        name for name, kernel in KERNELS.items() if kernel.family == "activations" and not kernel.forward
+    }
+    assert family == layers - {"linear", "conv2d"}
+
+
+def test_an_activation_that_follows_is_fused_and_changes_nothing(monkeypatch):
+    written = nn.Sequential(
+        nn.Linear(3, 4, dtype=X), nn.Sigmoid(), nn.Linear(4, 2, dtype=X), nn.LeakyReLU(0.5)
+    )
+    fused = nn.Sequential(
+        nn.Linear(3, 4, activation="sigmoid", dtype=X), nn.Linear(4, 2, dtype=X), nn.LeakyReLU(0.5)
+    )
+    assert list(written.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    fused.load_state_dict(dict(zip(fused.state_dict(), written.state_dict().values(), strict=True)))
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    monkeypatch.setattr(fastnn, "sigmoid", None)  # would be a TypeError if it were called
+    np.testing.assert_array_equal(written(x), fused(x))
+    np.testing.assert_array_equal(written.backward(np.ones((5, 2))), fused.backward(np.ones((5, 2))))
+
+
+def test_the_chosen_backend_is_used():
+    model, x = small_network(), np.ones((2, 3))
+    chosen, y = fastnn.report()[0].backend, model.predict(x)
+    try:
+        fastnn.set_backend("numpy")
+        np.testing.assert_allclose(model.predict(x), y, rtol=1e-5)
+    finally:
+        fastnn.set_backend(chosen)
+
+
+def test_parameters_and_gradients_are_one_buffer():
+    model = small_network()
+    parameters = model.parameters()
+    (flat,) = parameters.flats
+    assert flat.data.size == parameters.size == 3 * 4 + 4 + 4 * 2 + 2
+    flat.data[...], flat.grad[...] = 7, 8
+    assert all((one.data == 7).all() and (one.grad == 8).all() for one in parameters)
+    parameters.zero_grad()
+    assert not flat.grad.any()
+    inner = model[3].parameters()
+    assert np.shares_memory(inner.flats[0].data, flat.data)
+    assert not inner.have_moved
+    mixed = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, dtype=X), nn.Linear(2, 2))
+    assert [one.data.dtype for one in mixed.parameters().flats] == [np.float32, np.float64, np.float32]
+    assert mixed(np.ones((1, 2))).dtype == np.float32
+    assert mixed.backward(np.ones((1, 2), np.float32)).dtype == np.float32
+
+
+def test_a_layer_keeps_its_values_when_it_joins_a_network():
+    layer = nn.Linear(2, 3)
+    weight, before = layer.weight.data.copy(), layer.parameters()
+    model = nn.Sequential(layer, nn.Linear(3, 2))
+    assert not before.have_moved
+    model(np.zeros((1, 2)))
+    assert before.have_moved
+    assert len(model.parameters().flats) == 1
+    np.testing.assert_array_equal(layer.weight.data, weight)
+
+
+def test_a_description_takes_no_memory():
+    nn.Sequential(nn.Linear(2**30, 2**30), nn.Conv2d(2**20, 2**20, 1000)).summary()
+
+
+def test_results_are_the_callers_and_buffers_are_used_again():
+    model, rng = small_network().train(), np.random.default_rng(0)
+    first = model(rng.normal(size=(4, 3)))
+    kept = first.copy()
+    inner = model.forward(np.ones((4, 3)), training=True)
+    np.testing.assert_array_equal(first, kept)
+    assert np.shares_memory(inner, model.forward(np.zeros((2, 3)), training=True))
+    grad = np.ones((2, 2), np.float32)
+    grad_x = model.backward(grad)
+    assert (grad == 1).all()
+    assert grad_x.shape == (2, 3)
+
+
+def test_gradients_are_added_and_backward_needs_a_forward():
+    model = nn.Linear(2, 2, dtype=X)
+    for _ in range(2):
+        model(np.ones((1, 2)))
+        assert model.backward(np.ones((1, 2)), needs_grad_x=False) is None
+    np.testing.assert_array_equal(model.weight.grad, np.full((2, 2), 2))
+    with pytest.raises(RuntimeError, match=r"Linear\(2, 2, dtype=float64\): backward has nothing"):
+        model.backward(np.ones((1, 2)))
+    model.eval()(np.ones((1, 2)))
+    with pytest.raises(RuntimeError, match="training mode"):
+        model.backward(np.ones((1, 2)))
+
+
+def test_forward_keeps_only_what_backward_needs():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    model(np.ones((5, 2, 2)))
+    assert set(model[1]._scratch._buffers) == {"y"}
+    assert model[2]._saved is None
+    assert model[3]._saved[1] is None
+    model.eval()
+    model.backward(np.ones((5, 2)), needs_grad_x=False)
+    model(np.ones((5, 2, 2)))
+    assert model[1]._saved is None
+
+
+def test_dropout():
+    layer, x = nn.Dropout(0.25), np.ones((100, 100))
+    layer.seed(1)
+    y = layer(x)
+    assert set(np.unique(y)) == {0, 1 / 0.75}
+    assert np.mean(y == 0) == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_array_equal(layer.backward(x), y)
+    layer.seed(1)
+    np.testing.assert_array_equal(layer(x), y)
+    np.testing.assert_array_equal(layer.eval()(x), x)
+    assert not nn.Dropout(1)(x).any()
+    with pytest.raises(ValueError, match="Dropout: p is"):
+        nn.Dropout(1.5)
+
+
+def test_predict_is_evaluation_in_batches():
+    model, x = small_network(), np.random.default_rng(0).normal(size=(10, 3))
+    assert model.training
+    np.testing.assert_allclose(model.predict(x, batch_size=3), model.eval()(x), rtol=1e-6)
+    assert model.predict(np.zeros((0, 3))).shape == (0, 2)
+
+
+def test_input_is_cast_to_the_dtype_of_the_parameters():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    image = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    assert model(image).dtype == model(image.astype(np.float64)).dtype == np.float32
+    assert nn.ReLU()([-1, 2]).tolist() == [0, 2]
+    for wrong in (image.astype(complex), np.ma.masked_equal(image.astype(float), 1)):
+        with pytest.raises(TypeError):
+            nn.Linear(2, 2)(wrong)
+
+
+def test_copies():
+    model, x = small_network().eval(), np.random.default_rng(0).normal(size=(4, 3))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.astype(np.float32)):
+        np.testing.assert_array_equal(other(x), model(x))
+        assert not other.training
+        assert len(other.parameters().flats) == 1
+        assert not np.shares_memory(other.parameters().flats[0].data, model.parameters().flats[0].data)
+    wide = model.astype(np.float64)
+    assert wide(x).dtype == np.float64
+    np.testing.assert_allclose(wide(x), model(x), rtol=1e-5)
+
+
+def test_state_dict_goes_back_in_or_changes_nothing():
+    model, other = small_network(), small_network().initialize(random_state=1)
+    state = model.state_dict()
+    other.load_state_dict({name: array.astype(np.float64) for name, array in state.items()})
+    np.testing.assert_array_equal(other.parameters().flats[0].data, model.parameters().flats[0].data)
+    for change, complaint in (
+        ({"0.weight": None}, "lacks 0.weight"),
+        ({"9.weight": np.ones(2)}, "unknown 9.weight"),
+        ({"3.bias": np.ones(3)}, r"3.bias has shape \(3,\); expected \(2,\)"),
+    ):
+        wrong = {"0.bias": np.full(4, 9.0), **state, **change}
+        with pytest.raises(ValueError, match=complaint):
+            model.load_state_dict({name: array for name, array in wrong.items() if array is not None})
+        np.testing.assert_array_equal(other.parameters().flats[0].data, model.parameters().flats[0].data)
+
+
+def test_summary_and_repr():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, activation="relu"), nn.MaxPool2d(2), nn.Flatten())
+    lines = model.summary((32, 1, 8, 8)).splitlines()
+    assert lines[0].split() == ["layer", "output", "parameters"]
+    assert lines[1].startswith("Conv2d(1, 4, 3, padding=1, activation='relu')  (32, 4, 8, 8)")
+    assert lines[-1].split() == ["total", "40"]
+    assert eval(repr(model), vars(nn)).config.keys() == model.config.keys()
+
+
+SIZES = {
+    "layer 1, Linear(4, 5): input has shape (2, 3); expected (..., 4)": (nn.Linear(2, 3), nn.Linear(4, 5)),
+    "layer 0, Conv2d(3, 8, 3): input has shape (2, 2); expected (N, 3, H, W)": (nn.Conv2d(3, 8, 3),),
+    "layer 2, layer 0, Linear(9, 1): input has shape (2, 2); expected (..., 9)": (
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(9, 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("message", SIZES)
+def test_sizes_that_do_not_fit_name_the_layer(message):
+    model = nn.Sequential(*SIZES[message])
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        model(np.zeros((2, 2)))
+
+
+def test_an_image_that_is_too_small_names_the_layer():
+    model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.MaxPool2d(4))
+    with pytest.raises(ValueError, match=r"layer 1, MaxPool2d\(4\): kernel_size spans"):
+        model.output_shape((1, 1, 5, 5))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(0, 2),
+        lambda: nn.Linear(2, 2, activation="rleu"),
+        lambda: nn.Linear(2, 2, dtype=np.int32),
+        lambda: nn.Conv2d(3, 4, 3, groups=2),
+        lambda: nn.Conv2d(3, 3, 3, stride=0),
+        lambda: nn.MaxPool2d(2, padding=-1),
+        lambda: nn.GELU("sometimes"),
+        lambda: nn.Sequential(*[nn.ReLU()] * 2),
+    ],
+)
+def test_bad_arguments_are_errors_at_once(make):
+    with pytest.raises(ValueError, match="expected"):
+        make()
+
+
+def test_what_is_no_layer_is_refused():
+    with pytest.raises(TypeError, match="layer 1 is a builtin_function_or_method"):
+        nn.Sequential(nn.ReLU(), abs)
+    with pytest.raises(TypeError):
+        nn.ReLU(3)
+
+
+def test_initialisers():
+    shape, rng = (200, 100, 2, 2), np.random.default_rng(0)
+    stds = {
+        init.normal(0.3): 0.3,
+        init.xavier_normal: np.sqrt(2 / 1200),
+        init.xavier_uniform: np.sqrt(2 / 1200),
+        init.he_normal: np.sqrt(2 / 400),
+        init.he_uniform: np.sqrt(2 / 400),
+        init.zeros: 0,
+    }
+    for initializer, std in stds.items():
+        assert initializer(shape, rng).std() == pytest.approx(std, rel=0.02)
+        np.testing.assert_array_equal(initializer(shape, 1), initializer(shape, 1))
+    assert np.abs(init.he_uniform(shape, rng)).max() <= np.sqrt(6 / 400)
+    with pytest.raises(ValueError, match="init: shape is"):
+        init.he_normal((3,))
+    model = small_network().initialize(init.xavier_normal, random_state=3)
+    again = small_network().initialize(init.xavier_normal, random_state=3)
+    np.testing.assert_array_equal(model[0].weight.data, again[0].weight.data)
+    assert not model[0].bias.data.any()
+
+
+def test_the_perceptron_rule():
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    for target in ([0, 0, 0, 1], [0, 1, 1, 1]):
+        unit = nn.Perceptron(eta=0.5)
+        assert unit.fit(x, target)[-1] == 0
+        assert unit.predict(x).tolist() == target
+    assert 0 not in nn.Perceptron().fit(x, [0, 1, 1, 0], epochs=50)
+    # One step by hand: W_0 = 0 fires for x = (1, 1), which is wrong, so W = 0 - eta x.
+    unit = nn.Perceptron(eta=0.1, threshold=0)
+    unit.fit([[1, 1]], [0], epochs=1)
+    assert unit.weight.tolist() == [-0.1, -0.1]
+    assert unit.bias == -0.1
+    with pytest.raises(ValueError, match="other classes"):
+        unit.fit(x, [0, 1, 2, 0])
+    with pytest.raises(ValueError, match="has shape"):
+        unit.fit(x, [0, 1])
