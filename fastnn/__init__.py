@@ -26,7 +26,7 @@ report = _public.report
 __getattr__ = _public.look_up
 
 # Networks stand on the public names, so those come first.
-from fastnn import init, nn  # noqa: E402
+from fastnn import init, nn, optim  # noqa: E402
 
 __all__ = [
     *KERNELS,
@@ -38,6 +38,7 @@ __all__ = [
     "init",
     "nn",
     "num_threads",
+    "optim",
     "pack",
     "report",
     "set_backend",

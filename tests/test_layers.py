@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "fastnn.testing": (*NUMPY, "fastnn._contract"),
     "fastnn.init": NUMPY,
     "fastnn.io": NUMPY,
+    "fastnn.optim": (*NUMPY, PUBLIC_NAMES, "fastnn.nn", "fastnn_ext.checks"),
     "fastnn.nn": (
         *NUMPY,
         PUBLIC_NAMES,
