@@ -6,6 +6,9 @@ which, `backend(name)` gives another one, and `python -m fastnn info` prints all
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from fastnn import _select
 from fastnn._contract import KERNELS
 from fastnn._pack import PackedWeight, pack
@@ -23,22 +26,26 @@ from fastnn.pooling import *
 _public = _select.PublicNames(globals())
 set_backend = _public.set_backend
 report = _public.report
-__getattr__ = _public.look_up
+#: Networks stand on the public names; most programs that use kernels alone never import these modules.
+_NETWORKS = ("data", "init", "nn", "optim", "train")
 
-# Networks stand on the public names, so those come first.
-from fastnn import init, nn, optim  # noqa: E402
+
+def __getattr__(name: str) -> Any:
+    """A module of networks on its first use, or a kernel that is not bound yet."""
+    if name in _NETWORKS:
+        return import_module(f"fastnn.{name}")
+    return _public.look_up(name)
+
 
 __all__ = [
     *KERNELS,
+    *_NETWORKS,
     "BackendError",
     "PackedWeight",
     "available_backends",
     "backend",
     "get_num_threads",
-    "init",
-    "nn",
     "num_threads",
-    "optim",
     "pack",
     "report",
     "set_backend",

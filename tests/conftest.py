@@ -2,13 +2,15 @@
 
 `--backend=numpy` (or numba, cython, cython-avx2, ...; several with commas) narrows the backends. The variable
 `FASTNN_TEST_BACKENDS` lists in the same words which must be there; `FASTNN_BUILD=require` means that compiled
-ones must. What must be there and is not fails; nothing is skipped for being absent.
+ones must. What must be there and is not fails; nothing is skipped for being absent but comparisons with other
+libraries, which the end of the run counts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -26,7 +28,11 @@ settings.register_profile(
 )
 settings.load_profile("fastnn")
 
+#: Tests that compare with one of these are marked with its name.
+OTHER_LIBRARIES = ("torch", "safetensors")
+
 _TALLY: Counter[str] = Counter()
+_LEFT_OUT: Counter[str] = Counter()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +42,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernels(having=...): only kernels for which having(kernel) is true")
     config.addinivalue_line("markers", "backends(having=...): only those for which having(backend) is true")
+    for library in OTHER_LIBRARIES:
+        config.addinivalue_line("markers", f"{library}: compares with {library}, which fastnn does not need")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out comparisons with libraries that are not installed; the end of the run says so."""
+    for library in (name for name in OTHER_LIBRARIES if find_spec(name) is None):
+        comparisons = [item for item in items if item.get_closest_marker(library)]
+        if comparisons:
+            config.hook.pytest_deselected(items=comparisons)
+            items[:] = [item for item in items if item not in comparisons]
+            _LEFT_OUT[library] = len(comparisons)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -61,6 +79,8 @@ def tally() -> Counter[str]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for library, count in _LEFT_OUT.items():
+        terminalreporter.write_line(f"left out: {count} comparisons with {library}, which is not installed")
     if _TALLY:
         counts = ", ".join(f"{count} of {battery}" for battery, count in _TALLY.items())
         terminalreporter.write_line(f"{len(KERNELS)} kernels, {len(DTYPES)} dtypes; cases passed: {counts}")

@@ -25,15 +25,20 @@ FAMILY = (*NUMPY, "fastnn._contract", "fastnn_ext.checks", *(f"fastnn.{family}" 
 
 #: What a module may import besides the standard library; the longest name that fits holds.
 MAY_IMPORT = {
-    "fastnn": ("fastnn", "numpy", "sklearn", "tqdm"),
+    "fastnn": ("fastnn", "numpy", "sklearn", "tqdm", AT_RUN_TIME),
     "fastnn._contract": NUMPY,
     "fastnn._pack": (*NUMPY, "fastnn_ext.checks"),
     "fastnn._select": ("fastnn._contract", "fastnn_ext", "numba", AT_RUN_TIME),
     "fastnn._version": (),
     "fastnn._warmup": ("fastnn", "fastnn_ext.checks"),
     "fastnn.testing": (*NUMPY, "fastnn._contract"),
+    "fastnn.data": (*NUMPY, "fastnn.init", "fastnn.io", "fastnn_ext.checks", "sklearn"),
     "fastnn.init": NUMPY,
     "fastnn.io": NUMPY,
+    "fastnn.train": (
+        *NUMPY,
+        *("fastnn.data", "fastnn.init", "fastnn.nn", "fastnn.optim", "fastnn_ext.checks", "tqdm"),
+    ),
     "fastnn.optim": (*NUMPY, PUBLIC_NAMES, "fastnn.nn", "fastnn_ext.checks"),
     "fastnn.nn": (
         *NUMPY,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any, Self
 
 import numpy as np
@@ -100,7 +101,7 @@ class Sequential(Layer):
 def _fused(layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, dict[str, str]]]:
     """The layers to be run, each with its options; an activation is an option of the layer before it, if it can be."""
     absorbed: Layer | None = None
-    for layer, following in zip(layers, (*layers[1:], None), strict=True):
+    for layer, following in zip_longest(layers, layers[1:]):
         if layer is absorbed:
             continue
         name = following.fusable if isinstance(following, Activation) else None

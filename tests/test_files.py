@@ -1,0 +1,210 @@
+"""Models in safetensors files: what is saved comes back, and bad files are clear errors in which nothing runs."""
+
+import importlib.util
+import json
+import os
+import pickle
+import re
+import struct
+
+import numpy as np
+import pytest
+
+from fastnn import io, nn
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, (3, 2), padding=((1, 0), (0, 1)), activation="gelu"),
+        nn.MaxPool2d(2, padding="same"),
+        nn.Dropout(0.25),
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(64, 3, bias=False, dtype=np.float64), nn.LeakyReLU(0.2)),
+    )
+
+
+def test_a_model_comes_back(tmp_path):
+    model, path = network().eval(), tmp_path / "model.safetensors"
+    model.save(path)
+    loaded = nn.load(path)
+    x = np.random.default_rng(0).normal(size=(5, 1, 8, 8))
+    assert not loaded.training
+    assert repr(loaded) == repr(model)
+    assert len(loaded.parameters().flats) == 2
+    np.testing.assert_array_equal(loaded(x), model(x))
+    loaded.save(path)
+    assert repr(nn.load(str(path))) == repr(model)
+
+
+def test_tensors_of_all_dtypes_come_back(tmp_path):
+    path = tmp_path / "tensors"
+    tensors = {
+        name: np.arange(6).astype(dtype).reshape(shape)
+        for name, dtype, shape in zip(
+            io.DTYPES, io.DTYPES.values(), [(6,), (2, 3), (1, 6, 1)] * 4, strict=False
+        )
+    }
+    tensors |= {"none": np.zeros((0, 3)), "one": np.array(2.5), "big-endian": np.arange(3, dtype=">f4")}
+    io.write_safetensors(path, tensors, {"says": "this"})
+    file = io.SafeTensors(path)
+    assert file.metadata == {"says": "this"}
+    for name, array in file.read().items():
+        np.testing.assert_array_equal(array, tensors[name])
+        assert array.shape == tensors[name].shape
+        assert array.dtype == tensors[name].dtype.newbyteorder("=")
+
+
+@pytest.mark.safetensors
+def test_the_format_is_that_of_the_safetensors_package(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False])}
+    io.write_safetensors(tmp_path / "ours", tensors)
+    save_file(tensors, tmp_path / "theirs", {"says": "this"})
+    for loaded in (load_file(tmp_path / "ours"), io.SafeTensors(tmp_path / "theirs").read()):
+        assert loaded.keys() == tensors.keys()
+        for name, array in tensors.items():
+            np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_an_interrupted_save_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    network().save(path)
+    before = path.read_bytes()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    for step in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                network().save(path)
+        assert path.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_layer_of_ones_own_is_not_saved(tmp_path):
+    class Mine(nn.Linear):
+        pass
+
+    with pytest.raises(TypeError, match=r"Mine\(2, 2\) is not a layer of fastnn.nn"):
+        nn.Sequential(Mine(2, 2)).save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def written(header, content=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + content
+
+
+def tensor(shape=(2,), begin=0, end=8, dtype="F32"):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+class Attack:
+    """Its pickle would set a flag when it is loaded."""
+
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Attack, "ran", True)
+
+
+BAD_FILES = {
+    "empty": (b"", "header would take"),
+    "short": (b"\x01\x00\x00", "header would take"),
+    "pickle": (pickle.dumps(Attack(), protocol=4) * 9, "header would take"),
+    "pickle in the header": (written(pickle.dumps(Attack(), protocol=4)), "header cannot be read"),
+    "header longer than the file": (struct.pack("<Q", 99) + b"{}", "header would take 99 bytes of 10"),
+    "enormous header": (struct.pack("<Q", 2**64 - 1) + b"{}", "header would take"),
+    "no text": (written(b"\xff\xfe"), "header cannot be read"),
+    "no JSON": (written(b"{"), "header cannot be read"),
+    "deep JSON": (written(b'{"a":' * 100_000), "header cannot be read"),
+    "a list": (written([]), "no JSON object"),
+    "a name twice": (written(b'{"a":1,"a":2}'), "occurs twice"),
+    "metadata of numbers": (written({"__metadata__": {"a": 1}}), "metadata are not strings"),
+    "no tensor": (written({"a": 1}), "has not dtype"),
+    "more keys": (written({"a": {**tensor(), "b": 1}}, bytes(8)), "has not dtype"),
+    "unknown dtype": (written({"a": tensor(dtype="F7")}, bytes(8)), "'F7'; known are"),
+    "dtype of objects": (written({"a": tensor(dtype=["O"])}, bytes(8)), "known are"),
+    "negative shape": (written({"a": tensor((-2, -1))}, bytes(8)), "shape"),
+    "shape of floats": (written({"a": tensor((2.0,))}, bytes(8)), "shape"),
+    "shape of booleans": (written({"a": tensor((True, 2))}, bytes(8)), "shape"),
+    "enormous shape": (written({"a": tensor((2**61, 2**61))}, bytes(8)), "data_offsets"),
+    "backward offsets": (written({"a": tensor(begin=8, end=0)}, bytes(8)), "data_offsets"),
+    "wrong length": (written({"a": tensor(end=4)}, bytes(8)), "data_offsets"),
+    "overlap": (written({"a": tensor(), "b": tensor(begin=4, end=12)}, bytes(12)), "begins at 4; expected 8"),
+    "gap": (written({"a": tensor(), "b": tensor(begin=12, end=20)}, bytes(20)), "begins at 12; expected 8"),
+    "beyond the end": (written({"a": tensor((2**40,), end=2**42)}, bytes(8)), "is it truncated"),
+    "truncated": (written({"a": tensor()}, bytes(7)), "is it truncated"),
+    "oversized": (written({"a": tensor()}, bytes(9)), "take 8 bytes, but it has 9"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_are_refused(name, tmp_path):
+    content, complaint = BAD_FILES[name]
+    path = tmp_path / "bad"
+    path.write_bytes(content)
+    with pytest.raises(io.FormatError, match=complaint) as caught:
+        nn.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert not Attack.ran
+
+
+LINEAR = {"type": "Linear", "in_features": 2, "out_features": 1, "bias": False}
+RIGHT = {"0.weight": tensor((1, 2))}
+BAD_MODELS = {
+    "foreign": (None, "say nothing of fastnn"),
+    "other version": ({"version": 99, "model": {}}, "not of version 1"),
+    "no description": ([], "not of version 1"),
+    "no layer": ("Sequential", "described by 'Sequential'"),
+    "no sequence": (LINEAR, "is a Linear; expected a Sequential"),
+    "unknown layer": ([{"type": "system"}], "unknown layer 'system'"),
+    "dotted layer": ([{"type": "os.system", "command": "true"}], "unknown layer"),
+    "frame": ([{"type": "Affine"}], "unknown layer 'Affine'"),
+    "no name": ([{"type": ["Linear"]}], "unknown layer"),
+    "unknown argument": ([{**LINEAR, "hook": "x"}], "hook"),
+    "missing argument": ([{"type": "Linear"}], "in_features"),
+    "wrong argument": ([{**LINEAR, "in_features": "2"}], "in_features is '2'"),
+    "negative size": ([{**LINEAR, "in_features": -2}], "in_features is -2"),
+    "enormous size": (
+        [{**LINEAR, "in_features": 2**30, "out_features": 2**30}],
+        r"0.weight has shape \(1, 2\)",
+    ),
+    "object dtype": ([{**LINEAR, "dtype": "O"}], "unknown dtype"),
+    "other dtype": ([{**LINEAR, "dtype": "float64"}], "0.weight has dtype float32; expected float64"),
+    "missing tensor": ([{**LINEAR, "bias": True}], "lacks 0.bias"),
+    "more tensors": ([], "unknown 0.weight"),
+    "layers no list": ({"type": "Sequential", "layers": {}}, "layers are not a list"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+def test_bad_models_are_refused(name, tmp_path):
+    model, complaint = BAD_MODELS[name]
+    if isinstance(model, list) and name != "no description":
+        model = {"type": "Sequential", "layers": model}
+    described = model if name in ("other version", "no description") else {"version": 1, "model": model}
+    metadata = {} if model is None else {"__metadata__": {"fastnn": json.dumps(described)}}
+    path = tmp_path / "bad"
+    path.write_bytes(written({**metadata, **RIGHT}, bytes(8)))
+    with pytest.raises(io.FormatError, match=complaint):
+        nn.load(path)
+
+
+def test_a_right_file_is_not_refused(tmp_path):
+    path = tmp_path / "good"
+    description = json.dumps({"version": 1, "model": {"type": "Sequential", "layers": [LINEAR]}})
+    path.write_bytes(
+        written({"__metadata__": {"fastnn": description}, **RIGHT}, np.float32([2, 3]).tobytes())
+    )
+    assert nn.load(path)([[1, 1]]).tolist() == [[5]]
+
+
+def test_nothing_of_the_networks_can_execute_a_file():
+    """No module of theirs knows a way to."""
+    for module in ("fastnn.io", "fastnn.nn.files", "fastnn.data"):
+        source = importlib.util.find_spec(module).loader.get_source(module)
+        assert not re.findall(r"pickle|import_module|__import__|np\.load|(?<![.\w])(?:eval|exec)\(", source)
