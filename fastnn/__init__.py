@@ -28,18 +28,22 @@ set_backend = _public.set_backend
 report = _public.report
 #: Networks stand on the public names; most programs that use kernels alone never import these modules.
 _NETWORKS = ("data", "init", "nn", "optim", "train")
+_FUNCTIONS = {"trace": "fastnn._trace"}
 
 
 def __getattr__(name: str) -> Any:
-    """A module of networks on its first use, or a kernel that is not bound yet."""
+    """A module of networks, or `trace`, on its first use, or a kernel that is not bound yet."""
     if name in _NETWORKS:
         return import_module(f"fastnn.{name}")
+    if name in _FUNCTIONS:
+        return getattr(import_module(_FUNCTIONS[name]), name)
     return _public.look_up(name)
 
 
 __all__ = [
     *KERNELS,
     *_NETWORKS,
+    *_FUNCTIONS,
     "BackendError",
     "PackedWeight",
     "available_backends",

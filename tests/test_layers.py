@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "fastnn._contract": NUMPY,
     "fastnn._pack": (*NUMPY, "fastnn_ext.checks"),
     "fastnn._select": ("fastnn._contract", "fastnn_ext", "numba", AT_RUN_TIME),
+    "fastnn._trace": (*NUMPY, "fastnn.nn", "fastnn.optim"),
     "fastnn._version": (),
     "fastnn._warmup": ("fastnn", "fastnn_ext.checks"),
     "fastnn.testing": (*NUMPY, "fastnn._contract"),

@@ -169,3 +169,8 @@ class LogSoftmax(Activation):
 
     def __init__(self, axis: int = -1) -> None:
         pass
+
+
+def layer_of(name: str) -> Activation:
+    """The layer for an activation's kernel, with default options."""
+    return next(layer for layer in Activation.__subclasses__() if layer.kernel == name)()

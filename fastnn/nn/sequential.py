@@ -44,10 +44,11 @@ class Sequential(Layer):
         self._checked: Shape | None = None
 
     def _forward(self, x: Array, training: bool) -> Array:
-        if x.shape[1:] != self._checked:
+        shape = x.shape[1:] or x.shape
+        if shape != self._checked:
             self.parameters()  # together, before the layers ask for theirs one by one
             self.output_shape(x.shape)
-            self._checked = x.shape[1:]
+            self._checked = shape
         for layer, options in self._steps:
             x = layer._forward(x, training, **options)
         if training:

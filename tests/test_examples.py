@@ -1,0 +1,128 @@
+"""The worked examples of the notes, digit by digit; the scripts in examples/ run and say what they should."""
+
+import runpy
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worked_examples import EXAMPLES
+
+import fastnn
+from fastnn import nn
+
+FOLDER = Path(__file__).parents[1] / "examples"
+#: The names of the numbers of the notes in a trace.
+NAMES = {"h": "h1", "delta_hidden": "delta1"}
+
+
+def run(name):
+    return runpy.run_path(str(FOLDER / f"{name}.py"))
+
+
+@pytest.fixture(scope="module")
+def notes():
+    return run("worked_examples")
+
+
+def approx(expected):
+    return pytest.approx(np.array(expected), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_worked_examples_to_the_last_digit(notes, name):
+    exact, trace = EXAMPLES[name], notes["EXAMPLES"][name].trace()
+    last = "2" if "z2" in exact else "1"
+    for key, number in exact.items():
+        if key not in ("learning_rate", "weight1", "bias1", "weight2", "bias2"):
+            assert trace[{**NAMES, "delta_out": f"delta{last}"}.get(key, key)] == approx(number), key
+
+
+def test_each_misprint_is_wrong_and_explained(notes):
+    """What is printed is not the number rounded, and the mistaken arithmetic leads to it."""
+    traces = {name: example.trace() for name, example in notes["EXAMPLES"].items()}
+    for one in notes["MISPRINTS"]:
+        right, printed = traces[one.example][one.name][one.at], float(one.printed)
+        assert abs(right - printed) > 0.5 * one.unit, one
+        assert one.mistaken(traces[one.example]) == pytest.approx(printed, abs=0.6 * one.unit), one
+
+
+def test_e6_cross_entropy(notes):
+    values = notes["cross_entropy"]()
+    assert values["sigmoid"] == pytest.approx([0.00669, 0.26894, 0.73106, 0.99331], abs=5e-6)
+    assert values["normalised"] == pytest.approx([0.00334, 0.13447, 0.36553, 0.49666], abs=1e-5)
+    assert values["softmax"] == pytest.approx([0.00004, 0.00243, 0.01794, 0.97959], abs=6e-6)
+    assert values["cross-entropy"] == pytest.approx(0.0206256, abs=5e-8)
+
+
+def test_e7_to_e10(notes):
+    assert [notes["ascent"](eta) for eta in (0.1, 0.3, 0.5)] == [
+        pytest.approx(after) for after in ((-1.5, 3.1), (-0.5, 3.3), (0.5, 3.5))
+    ]
+    assert notes["chain_rule"]() == {"f": -28, "df/dx": -4, "df/dy": -4, "df/dz": 7}
+    assert notes["sizes"]() == (20, 7)
+    assert notes["apples_and_tomatoes"]().parameters().size == 1406
+
+
+def test_the_script_of_the_notes_prints_what_they_print(notes, capsys):
+    notes["main"]()
+    printed = capsys.readouterr().out
+    for words in (
+        "loss = HalfSquaredError(y, target)  = 0.29837111",
+        "| E4 | `new_w2[0, 0]` | 0.00025 | -0.00025413 | the sign is lost |",
+        "cross-entropy = 0.0206256",
+        "eta 0.3 -> (-0.5, 3.3)",
+        "1,406",
+    ):
+        assert words in printed
+
+
+def test_logic_gates(capsys):
+    gates = run("logic_gates")
+    assert gates["by_hand"]() == gates["GATES"]
+    mistakes = gates["by_the_rule"]()
+    assert mistakes["AND"][-1] == mistakes["OR"][-1] == 0
+    assert 0 not in mistakes["XOR"]
+    possible = gates["of_one_unit"]()
+    assert len(possible) == 14
+    assert gates["GATES"]["XOR"] not in possible
+    gates["main"]()
+    assert "XOR is not among them" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_digits(capsys):
+    run("digits")["main"]()
+    printed = capsys.readouterr().out
+    share = float(printed.partition("best of 10 epochs: ")[2].partition("%")[0])
+    assert share >= 97.5
+    assert "Conv2d(16, 32, 3, padding=1)" in printed
+
+
+def test_a_trace_of_any_network_leaves_it_alone():
+    layers = nn.Conv2d(1, 2, 3, activation="relu"), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.5)
+    model = nn.Sequential(*layers, nn.Sequential(nn.Linear(8, 4), nn.GELU(), nn.Linear(4, 3, bias=False)))
+    before = model.state_dict()
+    x = np.random.default_rng(0).normal(size=(2, 1, 6, 6)).astype(np.float32)
+    trace = fastnn.trace(model, x, [0, 2], loss=nn.CrossEntropyLoss(), learning_rate=0.1)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    np.testing.assert_allclose(trace["y"], model.eval()(x), rtol=1e-5)
+    np.testing.assert_allclose(trace["new_w1"], trace["w1"] - 0.1 * trace["grad_w1"], rtol=1e-6)
+    assert trace["maxpool2d_2"].shape == (2, 2, 2, 2)
+    assert "b3" not in trace
+    model.train()
+    model[3].p = 0  # nothing dropped
+    loss, grad = nn.CrossEntropyLoss().value_and_grad(model(x), [0, 2])
+    model.backward(grad)
+    assert trace["loss"] == pytest.approx(loss)
+    np.testing.assert_allclose(trace["grad_w1"], model[0].weight.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_trace_prints_as_text_and_as_a_table():
+    model = nn.Sequential(nn.Linear(1, 1, dtype=np.float64), nn.Tanh())
+    model.load_state_dict({"0.weight": [[0.5]], "0.bias": [0]})
+    trace = fastnn.trace(model, [1.0], [0.0], loss=nn.MSELoss(), learning_rate=1)
+    assert "\nForward\n  z1 = w1 x + b1                      = [0.5]\n" in str(trace)
+    assert "| Forward | `y` | `tanh(z1)` | `[0.46211716]` |" in trace.markdown()
+    assert len(trace) == len(list(trace)) == len(trace.lines)
