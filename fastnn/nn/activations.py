@@ -129,7 +129,7 @@ class Sigmoid(Activation):
     kernel = "sigmoid"
 
 
-class HardSigmoid(Activation):
+class Hardsigmoid(Activation):
     """The sigmoid in three straight lines."""
 
     kernel = "hard_sigmoid"
@@ -141,7 +141,7 @@ class Tanh(Activation):
     kernel = "tanh"
 
 
-class HardTanh(Activation):
+class Hardtanh(Activation):
     """x held to the range from -1 to 1."""
 
     kernel = "hard_tanh"
