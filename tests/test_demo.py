@@ -13,7 +13,7 @@ from fastnn import demo
 
 
 def test_digits_are_learnt() -> None:
-    result = demo.train(fastnn.available_backends()[0], demo.load_digits(), progress=False)
+    result = demo.learn(fastnn.available_backends()[0], demo.load_digits(), progress=False)
     assert result.accuracy >= 0.98
 
 
