@@ -314,7 +314,7 @@ def test_sizes_that_do_not_fit_name_the_layer(message):
 
 def test_an_image_that_is_too_small_names_the_layer():
     model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.MaxPool2d(4))
-    with pytest.raises(ValueError, match=r"layer 1, MaxPool2d\(4\): kernel_size spans"):
+    with pytest.raises(ValueError, match=r"layer 1, MaxPool2d: kernel_size spans"):
         model.output_shape((1, 1, 5, 5))
 
 

@@ -6,6 +6,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -51,6 +52,8 @@ class Layer(ABC):
     training = True
     layers: tuple[Layer, ...] = ()
     _saved: Any = None
+    _shape: Shape | None = None
+    _output_shape: Shape
     _scratch: Scratch
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _parameters: Parameters | None = None
@@ -75,6 +78,12 @@ class Layer(ABC):
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of `shape`; a ValueError where it does not fit."""
+
+    def _out(self, x: Array, dtype: np.dtype[Any]) -> Array:
+        """The buffer for the output for `x`."""
+        if x.shape != self._shape:
+            self._shape, self._output_shape = x.shape, self.output_shape(x.shape)
+        return self._scratch("y", self._output_shape, dtype)
 
     def __call__(self, x: ArrayLike) -> Array:
         """The output for a batch, cast to the dtype of the parameters; the array is the caller's to keep."""
@@ -205,7 +214,7 @@ class Layer(ABC):
         for name, parameter in parameters.items():
             parameter.data[...] = arrays[name]
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any] | None:
         """The dtype of the first parameter; None where there are none."""
         return next((one.dtype for _, one in self.named_parameters()), None)
@@ -233,7 +242,7 @@ class Layer(ABC):
         output = str(self.output_shape(shape)) if shape is not None else ""
         yield str(self), output, f"{sum(one.size for _, one in self.named_parameters()):,}"
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The arguments of the constructor by name, defaults filled in."""
         args, kwargs = self._arguments

@@ -47,7 +47,7 @@ class Affine(Layer):
         if not training:
             y: Array = apply(x, weight, bias, activation=activation, **self._options)
             return y
-        out = self._scratch("y", self.output_shape(x.shape), weight.dtype)
+        out = self._out(x, weight.dtype)
         if activation is None:
             y = apply(x, weight, bias, out=out, **self._options)
             self._saved = x, None, None
@@ -168,6 +168,6 @@ class Conv2d(Affine):
             raise wrong(ValueError, str(self), "input", f"has shape {shape}", expected)
         options = (self._options[name] for name in ("stride", "padding", "dilation"))
         rows, columns = axes(
-            str(self), (shape[2], shape[3]), (self.weight.shape[2], self.weight.shape[3]), *options
+            type(self).__name__, (shape[2], shape[3]), (self.weight.shape[2], self.weight.shape[3]), *options
         )
         return (shape[0], self.out_channels, rows.outputs, columns.outputs)

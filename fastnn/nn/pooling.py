@@ -28,7 +28,7 @@ class Pool(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 4:
             raise wrong(ValueError, str(self), "input", f"has shape {shape}", "(N, C, H, W)")
-        rows, columns = axes(str(self), (shape[2], shape[3]), self.taps, **self._options)
+        rows, columns = axes(type(self).__name__, (shape[2], shape[3]), self.taps, **self._options)
         return (*shape[:2], rows.outputs, columns.outputs)
 
 
@@ -38,7 +38,7 @@ class MaxPool2d(Pool):
     def _forward(self, x: Array, training: bool) -> Array:
         if not training:
             return fastnn.max_pool2d(x, self.taps, **self._options)  # type: ignore[return-value]
-        out = self._scratch("y", self.output_shape(x.shape), x.dtype)
+        out = self._out(x, x.dtype)
         y, indices = fastnn.max_pool2d(x, self.taps, **self._options, return_indices=True, out=out)
         self._saved = indices, x.shape
         return y
@@ -56,7 +56,7 @@ class AvgPool2d(Pool):
     """The mean of each window, padding counted as zeros, with `fastnn.avg_pool2d`."""
 
     def _forward(self, x: Array, training: bool) -> Array:
-        out = self._scratch("y", self.output_shape(x.shape), x.dtype) if training else None
+        out = self._out(x, x.dtype) if training else None
         y: Array = fastnn.avg_pool2d(x, self.taps, **self._options, out=out)
         if training:
             self._saved = x.shape

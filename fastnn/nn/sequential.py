@@ -41,6 +41,7 @@ class Sequential(Layer):
                 )
         self.layers = layers
         self._steps = list(_fused(layers))
+        self._first = next((i for i, (layer, _) in enumerate(self._steps) if layer.dtype), len(self._steps))
         self._checked: Shape | None = None
 
     def _forward(self, x: Array, training: bool) -> Array:
@@ -56,12 +57,11 @@ class Sequential(Layer):
         return x
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        layers = [layer for layer, _ in self._steps]
-        first = 0 if needs_grad_x else next((i for i, one in enumerate(layers) if one.dtype), len(layers))
+        first = 0 if needs_grad_x else self._first  # the first layer with parameters
         gradient: Array | None = grad
-        for i in reversed(range(first, len(layers))):
+        for i in reversed(range(first, len(self._steps))):
             assert gradient is not None
-            gradient = layers[i]._go_back(gradient, needs_grad_x or i > first)
+            gradient = self._steps[i][0]._go_back(gradient, needs_grad_x or i > first)
         return gradient
 
     def output_shape(self, shape: Shape) -> Shape:
