@@ -3,9 +3,11 @@
 import copy
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from processes import answer
 
 import fastnn
 from fastnn import init, nn
@@ -238,6 +240,19 @@ def test_dropout():
     assert not nn.Dropout(1)(x).any()
     with pytest.raises(ValueError, match="Dropout: p is"):
         nn.Dropout(1.5)
+
+
+def test_two_threads_predict_at_once():
+    model, x = small_network(), np.random.default_rng(0).normal(size=(64, 3))
+    expected = model.predict(x)
+    with ThreadPoolExecutor(2) as pool:
+        for y in pool.map(lambda size: model.predict(x, batch_size=size), [7, 64] * 20):
+            np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
+def test_networks_are_imported_on_first_use():
+    code = "import json, sys, fastnn; before = 'fastnn.nn' in sys.modules; fastnn.nn.ReLU; fastnn.trace"
+    assert answer(f"{code}; print(json.dumps([before, 'fastnn.nn' in sys.modules]))") == [False, True]
 
 
 def test_predict_is_evaluation_in_batches():

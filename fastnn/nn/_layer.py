@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastnn.init import RandomState
+from fastnn.init import Initializer, RandomState
 from fastnn.nn._parameters import Parameter, Parameters, gather
 from fastnn_ext.checks import integer, wrong
 
@@ -148,7 +148,7 @@ class Layer(ABC):
         for layer in self.layers:
             layer.seed(rng)
 
-    def initialize(self, initializer: Any = None, *, random_state: RandomState = None) -> Self:
+    def initialize(self, initializer: Initializer | None = None, *, random_state: RandomState = None) -> Self:
         """Draw all weights anew, with `initializer` (see `fastnn.init`) or each layer's own; biases are 0 again."""
         rng = np.random.default_rng(random_state)
         for parameter in self.parameters():
