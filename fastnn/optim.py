@@ -277,19 +277,25 @@ class Newton(Optimizer):
         """A step; `closure` sets the gradients to those at the parameters as they are."""
         if closure is None:
             raise wrong(TypeError, "Newton.step", "closure", "is missing", "what computes the gradients anew")
-        self._gradient_anew = closure
+        self._closure = closure
         super().step()
 
     def _update(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
         hessian = np.array([self._row(param, grad, i) for i in range(param.size)])
         hessian = (hessian + hessian.T) / 2 + self._options["damping"] * np.eye(param.size)
-        self._gradient_anew()
         try:
-            param -= self.lr * np.linalg.solve(hessian, grad)
+            param -= self.lr * np.linalg.solve(hessian, self._gradient(grad))
         except np.linalg.LinAlgError:
             raise ValueError(
                 "Newton: the Hessian is singular; expected one that damping makes regular"
             ) from None
+
+    def _gradient(self, grad: Array) -> Array:
+        """`grad`, made anew for the parameters as they are."""
+        self._closure()
+        for one in self._parameters:
+            one.settle()
+        return grad
 
     def _row(self, param: Array, grad: Array, i: int) -> Array:
         """The derivative of the gradient along parameter i."""
@@ -297,8 +303,7 @@ class Newton(Optimizer):
         step = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(middle))
         sides = []
         for param[i] in (middle + step, middle - step):
-            self._gradient_anew()
-            sides.append(grad.copy())
+            sides.append(self._gradient(grad).copy())
         param[i] = middle
         row: Array = (sides[0] - sides[1]) / (2 * step)
         return row

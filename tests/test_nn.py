@@ -164,7 +164,7 @@ def test_parameters_and_gradients_are_one_buffer():
     flat.data[...], flat.grad[...] = 7, 8
     assert all((one.data == 7).all() and (one.grad == 8).all() for one in parameters)
     parameters.zero_grad()
-    assert not flat.grad.any()
+    assert not parameters.flats[0].grad.any()
     inner = model[3].parameters()
     assert np.shares_memory(inner.flats[0].data, flat.data)
     assert not inner.have_moved
@@ -208,6 +208,12 @@ def test_gradients_are_added_and_backward_needs_a_forward():
         model(np.ones((1, 2)))
         assert model.backward(np.ones((1, 2)), needs_grad_x=False) is None
     np.testing.assert_array_equal(model.weight.grad, np.full((2, 2), 2))
+    model.parameters().zero_grad()
+    assert not model.weight.grad.any()
+    model.parameters().zero_grad()
+    model(np.ones((1, 2)))
+    model.backward(np.ones((1, 2)))
+    np.testing.assert_array_equal(model.bias.grad, [1, 1])
     with pytest.raises(RuntimeError, match=r"Linear\(2, 2, dtype=float64\): backward has nothing"):
         model.backward(np.ones((1, 2)))
     model.eval()(np.ones((1, 2)))

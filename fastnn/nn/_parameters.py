@@ -37,18 +37,42 @@ class Parameter:
         self.initializer = initializer
         self.flat: Flat | None = None
         self.offset = 0
+        self._is_forgotten = False
         self._data: Array
         self._grad: Array
 
     @property
     def data(self) -> Array:
         """The values, in `shape`."""
-        return self._data if self.flat else self._in_memory().data
+        if not self.flat:
+            gather([self])
+        return self._data
 
     @property
     def grad(self) -> Array:
         """The gradient, in `shape`; `backward` adds to it."""
-        return self._grad if self.flat else self._in_memory().grad
+        if not self.flat:
+            gather([self])
+        self.settle()
+        return self._grad
+
+    def settle(self) -> None:
+        """Write the zeros that `zero_grad` has promised."""
+        if self._is_forgotten:
+            self._grad.fill(0)
+            self._is_forgotten = False
+
+    def add_grad(self, grad: Array) -> None:
+        """Add to the gradient; the first one after `zero_grad` takes the place of the old one in the same pass."""
+        if self._is_forgotten:
+            self._grad[...] = grad
+            self._is_forgotten = False
+        else:
+            self.grad[...] += grad
+
+    def zero_grad(self) -> None:
+        """Have the gradient be 0 when it is next looked at, or added to."""
+        self._is_forgotten = self.flat is not None
 
     def initialize(self, random_state: RandomState = None) -> None:
         """Draw new values."""
@@ -59,13 +83,9 @@ class Parameter:
         here = slice(offset, offset + self.size)
         data, grad = flat.data[here].reshape(self.shape), flat.grad[here].reshape(self.shape)
         if self.flat:
-            data[...], grad[...] = self._data, self._grad
+            data[...], grad[...] = self._data, self.grad
         self._data, self._grad = data, grad
         self.flat, self.offset = flat, offset
-
-    def _in_memory(self) -> Parameter:
-        gather([self])
-        return self
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
@@ -104,7 +124,14 @@ class Parameters(Sequence[Parameter]):
         self._parameters = tuple(parameters)
         gather(one for one in self._parameters if one.flat is None)
         self._homes = tuple(one.flat for one in self._parameters)
-        self.flats = tuple(_flats(self._parameters))
+        self._flats = tuple(_flats(self._parameters))
+
+    @property
+    def flats(self) -> tuple[Flat, ...]:
+        """The buffers, one for each run of neighbours."""
+        for one in self._parameters:
+            one.settle()
+        return self._flats
 
     @property
     def size(self) -> int:
@@ -118,8 +145,8 @@ class Parameters(Sequence[Parameter]):
 
     def zero_grad(self) -> None:
         """Set all gradients to 0."""
-        for flat in self.flats:
-            flat.grad.fill(0)
+        for one in self._parameters:
+            one.zero_grad()
 
     @overload
     def __getitem__(self, index: int) -> Parameter: ...

@@ -70,9 +70,9 @@ class Affine(Layer):
         gradients = getattr(fastnn, f"{self.kernel}_backward")
         needs = (needs_grad_x, True, self.bias is not None)
         grad_x, grad_weight, grad_bias = gradients(grad, x, self.weight.data, needs=needs, **self._options)
-        self.weight.grad[...] += grad_weight
+        self.weight.add_grad(grad_weight)
         if self.bias is not None:
-            self.bias.grad[...] += grad_bias
+            self.bias.add_grad(grad_bias)
         result: Array | None = grad_x
         return result
 
