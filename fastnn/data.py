@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -109,7 +110,7 @@ def load_idx(path: str | os.PathLike[str]) -> Array:
                 with gzip.open(file) as unzipped:
                     return _idx(unzipped, size * MOST_COMPRESSED)
             return _idx(file, size)
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, zlib.error) as error:
             raise FormatError(f"{os.fspath(path)}: not an IDX file: {error}") from error
 
 
@@ -134,7 +135,17 @@ def _idx(file: IO[bytes] | gzip.GzipFile, most: int) -> Array:
 def split(
     x: ArrayLike, y: ArrayLike, *, test_share: float = 0.2, random_state: RandomState = None
 ) -> tuple[Pair, Pair]:
-    """Samples to train on and samples to test, (x, y) each, in random order."""
+    """Samples to train on and samples to test, (x, y) each, in random order.
+
+    Parameters
+    ----------
+    x, y : array_like
+        One sample, and its target, for each index of the first axis.
+    test_share : float
+        How much of them to test.
+    random_state : int or Generator, optional
+        Of the order.
+    """
     x, y = _as_long(x, y)
     order = np.random.default_rng(random_state).permutation(len(x))
     tests = round(test_share * len(x))

@@ -160,7 +160,15 @@ class SGD(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Gradients divided by the root of the sum of their squares so far; see `fastnn.adagrad_step`."""
+    """Gradients divided by the root of the sum of their squares so far.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+        As from `model.parameters()`.
+    lr, eps, weight_decay : float
+        As in `fastnn.adagrad_step`.
+    """
 
     kernel = "adagrad_step"
     states = ("square_sum",)
@@ -172,7 +180,15 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """Gradients divided by the root of the running average of their squares; see `fastnn.rmsprop_step`."""
+    """Gradients divided by the root of the running average of their squares.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+        As from `model.parameters()`.
+    lr, alpha, eps, weight_decay : float
+        As in `fastnn.rmsprop_step`.
+    """
 
     kernel = "rmsprop_step"
     states = ("square_avg",)
@@ -231,7 +247,15 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: the parameters themselves shrink."""
+    """Adam with decoupled weight decay: the parameters themselves shrink.
+
+    Parameters
+    ----------
+    params, lr, betas, eps, amsgrad
+        As in `Adam`.
+    weight_decay : float
+        By which share of lr parameters shrink in a step.
+    """
 
     decoupled = True
 
@@ -310,18 +334,18 @@ class Newton(Optimizer):
 
 
 def step_decay(lr: float, *, every: int, factor: float = 0.1) -> Schedule:
-    """lr factor^floor(t / every)."""
+    """The schedule lr factor^floor(t / every)."""
     every = integer("step_decay", "every", every, low=1)
     return lambda t: lr * factor ** (t // every)
 
 
 def exponential_decay(lr: float, *, factor: float) -> Schedule:
-    """lr factor^t."""
+    """The schedule lr factor^t."""
     return lambda t: lr * factor**t
 
 
 def cosine_decay(lr: float, *, length: int, lowest: float = 0.0) -> Schedule:
-    """Half a cosine from `lr` down to `lowest`, which it reaches at t = length and keeps.
+    """The schedule of half a cosine, from `lr` down to `lowest`, which it reaches at t = length and keeps.
 
     References
     ----------
@@ -332,5 +356,5 @@ def cosine_decay(lr: float, *, length: int, lowest: float = 0.0) -> Schedule:
 
 
 def inverse_time_decay(lr: float, *, decay: float) -> Schedule:
-    """lr / (1 + decay t): with t in batches, the argument `decay` of Keras' first optimizers."""
+    """The schedule lr / (1 + decay t): with t in batches, the argument `decay` of Keras' first optimizers."""
     return lambda t: lr / (1 + decay * t)

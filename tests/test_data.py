@@ -80,6 +80,7 @@ BAD_IDX = {
     "enormous": b"\0\0\x08\x03" + b"\xff" * 12 + GOOD,
     "truncated gzip": gzip.compress(GOOD)[:-12],
     "enormous in gzip": gzip.compress(b"\0\0\x0e\x04" + b"\xff" * 16 + GOOD),
+    "damaged gzip": gzip.compress(GOOD)[:30] + b"\xff" * 60,
     "not gzip": b"\x1f\x8b" + GOOD,
 }
 

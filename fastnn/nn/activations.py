@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 import fastnn
 from fastnn._contract import KERNELS
 from fastnn.nn._layer import Layer, Shape
+from fastnn_ext.checks import integer
 from fastnn_ext.checks.activations import FUSABLE
 
 Array = NDArray[Any]
@@ -159,7 +160,7 @@ class Softmax(Activation):
     kernel = "softmax"
 
     def __init__(self, axis: int = -1) -> None:
-        pass
+        integer("Softmax", "axis", axis, low=-64, high=63)
 
 
 class LogSoftmax(Activation):
@@ -168,7 +169,7 @@ class LogSoftmax(Activation):
     kernel = "log_softmax"
 
     def __init__(self, axis: int = -1) -> None:
-        pass
+        integer("LogSoftmax", "axis", axis, low=-64, high=63)
 
 
 def layer_of(name: str) -> Activation:

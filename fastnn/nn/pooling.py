@@ -33,7 +33,13 @@ class Pool(Layer):
 
 
 class MaxPool2d(Pool):
-    """The largest element of each window, with `fastnn.max_pool2d`."""
+    """The largest element of each window, with `fastnn.max_pool2d`.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding
+        As there.
+    """
 
     def _forward(self, x: Array, training: bool) -> Array:
         if not training:
@@ -53,7 +59,13 @@ class MaxPool2d(Pool):
 
 
 class AvgPool2d(Pool):
-    """The mean of each window, padding counted as zeros, with `fastnn.avg_pool2d`."""
+    """The mean of each window, padding counted as zeros, with `fastnn.avg_pool2d`.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding
+        As there.
+    """
 
     def _forward(self, x: Array, training: bool) -> Array:
         out = self._out(x, x.dtype) if training else None
