@@ -316,24 +316,21 @@ def fit(
 
 
 class _Mean:
-    """The mean loss over batches, and the share of samples that were classified rightly."""
+    """The mean loss and accuracy over the samples of all batches."""
 
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
-        self._sum, self._count, self._hits = 0.0, 0, 0
-        self._classifies = False
+        self._sums: Metrics = {"loss": 0.0}
+        self._count = 0
 
     def add(self, value: float, output: Array, target: Array) -> None:
-        self._sum += value * len(target)
+        accuracy = self._loss.accuracy(output, target)
+        batch = {"loss": value} if accuracy is None else {"loss": value, "accuracy": accuracy}
+        self._sums = {name: self._sums.get(name, 0.0) + one * len(target) for name, one in batch.items()}
         self._count += len(target)
-        hits = self._loss.hits(output, target)
-        if hits is not None:
-            self._classifies = True
-            self._hits += hits
 
     def metrics(self) -> Metrics:
-        mean = {"loss": self._sum / self._count if self._count else math.nan}
-        return mean | {"accuracy": self._hits / self._count} if self._classifies else mean
+        return {name: total / self._count if self._count else math.nan for name, total in self._sums.items()}
 
 
 class _Training:

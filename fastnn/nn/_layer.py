@@ -38,7 +38,7 @@ class Scratch:
 class Layer(ABC):
     """A step of a network.
 
-    A subclass says what it does in `forward`, `backward` and `output_shape`. The arguments of its constructor are
+    A subclass says what it does in `_forward`, `_backward` and `output_shape`. The arguments of its constructor are
     kept: they are its `config`, from which `repr`, copies and saved models are made.
 
     Attributes
@@ -94,12 +94,12 @@ class Layer(ABC):
         """As a call does, but what it returns in training is overwritten by the next step."""
         return self._forward(self._cast(x), training)
 
-    def backward(self, grad: Array, *, needs_grad_x: bool = True) -> Array | None:
+    def backward(self, grad: ArrayLike, *, needs_grad_x: bool = True) -> Array | None:
         """Go back through the last call.
 
         Parameters
         ----------
-        grad : ndarray
+        grad : array_like
             Gradient of the loss with respect to the output.
         needs_grad_x : bool
             Whether the gradient with respect to the input is needed; training has no use for it.
@@ -114,7 +114,7 @@ class Layer(ABC):
         RuntimeError
             Where there was no call in training mode since the last `backward`.
         """
-        grad_x = self._go_back(grad, needs_grad_x)
+        grad_x = self._go_back(np.asanyarray(grad), needs_grad_x)
         return grad_x.copy() if grad_x is not None and needs_grad_x else None
 
     def _go_back(self, grad: Array, needs_grad_x: bool) -> Array | None:

@@ -37,8 +37,8 @@ class Loss:
         pair: tuple[Any, Array] = getattr(fastnn, f"{self.kernel}_with_grad")(output, target, **self.options)
         return pair
 
-    def hits(self, output: Array, target: Array) -> int | None:
-        """How many samples are classified rightly; None where the loss does not classify."""
+    def accuracy(self, output: Array, target: Array) -> float | None:
+        """The share of what is classified rightly; None where the loss does not classify."""
         return None
 
     def _arrays(self, output: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
@@ -67,9 +67,9 @@ class CrossEntropyLoss(Loss):
         super().__init__(reduction=reduction)
         self.options |= {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
 
-    def hits(self, output: Array, target: Array) -> int | None:
+    def accuracy(self, output: Array, target: Array) -> float | None:
         labels = target if target.ndim < output.ndim else target.argmax(axis=-1)
-        return int(np.count_nonzero(output.argmax(axis=-1) == labels))
+        return float(np.mean(output.argmax(axis=-1) == labels))
 
 
 class MSELoss(Loss):
@@ -90,9 +90,9 @@ class BCELoss(Loss):
     kernel = "binary_cross_entropy"
     _boundary = 0.5
 
-    def hits(self, output: Array, target: Array) -> int | None:
+    def accuracy(self, output: Array, target: Array) -> float | None:
         right = (output >= self._boundary) == (target >= 0.5)
-        return int(np.count_nonzero(right.reshape(len(right), -1).all(axis=1)))
+        return float(np.mean(right.reshape(len(right), -1).all(axis=1)))
 
 
 class BCEWithLogitsLoss(BCELoss):
