@@ -20,6 +20,7 @@ from fastnn.activations import *
 from fastnn.conv import *
 from fastnn.linear import *
 from fastnn.losses import *
+from fastnn.norm import *
 from fastnn.optimizers import *
 from fastnn.pooling import *
 

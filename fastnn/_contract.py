@@ -61,6 +61,10 @@ class Kernel:
         gradient at once.
     updates : tuple of str
         The arguments that are written in place.
+    results : tuple of str
+        What the results are called. A backward kernel takes those that were saved by these names, and the gradients
+        with respect to them as `grad_NAME`, that of `y` as `grad_out`. Options named `return_...` decide whether there
+        are more than the first.
     kinks : tuple of float
         Points where the function has no derivative; finite differences keep away from them.
     workloads : mapping
@@ -77,6 +81,7 @@ class Kernel:
     backward_of: str | None = None
     with_grad_of: str | None = None
     updates: tuple[str, ...] = ()
+    results: tuple[str, ...] = ("y",)
     kinks: tuple[float, ...] = ()
     workloads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

@@ -88,6 +88,7 @@ def _spread(g: Array, axis: int, along: Axis) -> Array:
     example=_image,
     options={**_OPTIONS, "dilation": (1, 2, (1, 3)), "return_indices": (False, True)},
     ulp=0,
+    results=("y", "indices"),
     workloads=WORKLOADS,
 )
 def max_pool2d(

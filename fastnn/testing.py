@@ -26,7 +26,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import cycle
 from typing import Any, NamedTuple, NoReturn
 
@@ -161,15 +161,16 @@ def _is_float(value: Any) -> bool:
 def options_of(kernel: Kernel) -> dict[str, tuple[Any, ...]]:
     """The values of each option that are tried: the kernel's own, and those its forward kernel shares.
 
-    On options that it does not take, a derivative depends only through the `indices` that the forward saved.
+    On options that it does not take, a derivative depends only through what the forward saved beside its value.
     """
     forward, parameters = kernel.forward, kernel.signature.parameters
     if forward is None:
         return dict(kernel.options)
+    has_saved = any(name in parameters for name in forward.results[1:])
     shared = {
         name: values
         for name, values in forward.options.items()
-        if name in parameters or ("indices" in parameters and name != "return_indices")
+        if name in parameters or (has_saved and not name.startswith("return_"))
     }
     return {**shared, **kernel.options}
 
@@ -238,28 +239,36 @@ def _away_from(kinks: Iterable[float], value: Any) -> Any:
     return value
 
 
+def gradients_of(kernel: Kernel) -> dict[str, str]:
+    """The arguments that are gradients of results of the forward kernel, each with that result's name."""
+    if kernel.forward is None:
+        return {}
+    named = {"grad_out" if name == "y" else f"grad_{name}": name for name in kernel.forward.results}
+    return {name: result for name, result in named.items() if name in kernel.signature.parameters}
+
+
 def _arguments_from_forward(
     kernel: Kernel, forward: Kernel, draw: Draw, arguments: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a derivative takes, by parameter name, from a call of the forward kernel's definition."""
 
+    @cache
+    def saved() -> dict[str, Any]:
+        fresh = {name: np.copy(value) if _is_array(value) else value for name, value in arguments.items()}
+        returning = {name: True for name in forward.options if name.startswith("return_")}
+        result = forward.definition(**fresh, **{**options, **returning})
+        return dict(zip(forward.results, result if isinstance(result, tuple) else (result,), strict=True))
+
     def value_of(name: str) -> Any:
         if name in arguments:
             return arguments[name]
-        if name == "grad_out":
-            return draw.real(*np.shape(_forward()))
-        if name == "y":
-            return _forward()
-        if name == "indices":
-            return forward.definition(**arguments, **options, return_indices=True)[1]
+        if name in gradients:
+            return draw.real(*np.shape(saved()[gradients[name]]))
         if name == "input_shape":
             return arguments["x"].shape
-        return None
+        return saved()[name] if name in forward.results else None
 
-    def _forward() -> Any:
-        result = forward.definition(**arguments, **options)
-        return result[0] if isinstance(result, tuple) else result
-
+    gradients = gradients_of(kernel)
     values = {name: value_of(name) for name in kernel.signature.parameters if name not in options_of(kernel)}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -411,7 +420,7 @@ def _expect(
 ) -> tuple[Expected, ...]:
     """The definition's results in float64, each with the scale of its error.
 
-    The contract's promise is for arguments like the example's; that of a gradient scales with `grad_out`. Where
+    The contract's promise is for arguments like the example's; that of a gradient scales with those given. Where
     `changed` arguments may cancel each other, a `sensitive` result may also be as far off as the change that
     their last digits make.
     """
@@ -420,8 +429,8 @@ def _expect(
         name: np.array(value, np.float64) if name in case.floats or _is_float(value) else value
         for name, value in (changed or case.arguments).items()
     }
-    gradient = np.abs(exact.get("grad_out", 1.0))
-    floor = kernel.floor * np.max(gradient, initial=1.0, where=np.isfinite(gradient))
+    gradients = [exact[name] for name in gradients_of(kernel) if name in exact]
+    floor = kernel.floor * max((_largest(gradient) for gradient in gradients), default=1.0)
 
     def scale_of(label: str, value: Any) -> Any:
         scale = np.fmax(np.abs(value), floor)
@@ -441,6 +450,11 @@ def _expect(
     return tuple(
         Expected(label, value, None if value is None else scale_of(label, value)) for label, value in results
     )
+
+
+def _largest(values: Any) -> float:
+    """The largest finite magnitude among these, at least 1."""
+    return float(np.max(np.abs(values), initial=1.0, where=np.isfinite(values)))
 
 
 def _sensitivity(kernel: Kernel, exact: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -580,18 +594,24 @@ def _central_differences(case: Case) -> dict[str, Array]:
     names = [name for name, value in case.forward_arguments.items() if _is_float(value)]
     arguments = {**case.forward_arguments, **{name: case.forward_arguments[name].copy() for name in names}}
 
-    def evaluate() -> Any:
-        return forward.definition(**arguments, **case.forward_options)
+    def evaluate() -> dict[str, Any]:
+        result = forward.definition(**arguments, **case.forward_options)
+        return dict(zip(forward.results, result if isinstance(result, tuple) else (result,), strict=False))
 
     if kernel.derivative_of:  # element by element, so all elements can move at once
         (name,) = names
         x = arguments[name]
         arguments[name] = x + STEP
-        above = evaluate()
+        above = evaluate()["y"]
         arguments[name] = x - STEP
-        return {name: (above - evaluate()) / (2 * STEP)}
+        return {name: (above - evaluate()["y"]) / (2 * STEP)}
 
-    grad_out = case.arguments.get("grad_out", 1.0)
+    given = {
+        result: case.arguments[name]
+        for name, result in gradients_of(kernel).items()
+        if name in case.arguments
+    }
+    weights = given or {forward.results[0]: 1.0}
 
     def slopes(array: Array) -> Array:
         result = np.empty(array.shape)
@@ -599,7 +619,11 @@ def _central_differences(case: Case) -> dict[str, Array]:
             array[index] = value + STEP
             above = evaluate()
             array[index] = value - STEP
-            result[index] = np.sum(grad_out * ((above - evaluate()) / (2 * STEP)))
+            below = evaluate()
+            changes = [
+                weight * ((above[name] - below[name]) / (2 * STEP)) for name, weight in weights.items()
+            ]
+            result[index] = sum(map(np.sum, changes))
             array[index] = value
         return result
 

@@ -576,3 +576,68 @@ def test_the_first_step_of_adam_is_the_learning_rate(backend):
     param, grad = np.zeros(3), np.array([1e-4, -3.0, 1e6])
     backend.adam_step(param, grad, np.zeros(3), np.zeros(3), step=1, lr=0.01, eps=0)
     assert param == approx([-0.01, 0.01, -0.01])
+
+
+# ----------------------------------------------------------------------------------------------------
+# Normalisation
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 5), (2, 3, 4, 2), (6,)])
+def test_layer_norm_is_by_row(backend, shape):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(one) for one in (shape, shape[-1:], shape[-1:]))
+    expected = np.empty(shape)
+    for row in np.ndindex(shape[:-1]):
+        deviation = x[row] - x[row].mean()
+        expected[row] = deviation / math.sqrt((deviation**2).mean() + 0.01) * weight + bias
+    np.testing.assert_allclose(backend.layer_norm(x, weight, bias, eps=0.01), expected, rtol=1e-12)
+    np.testing.assert_allclose(backend.layer_norm(x, eps=0.01) * weight + bias, expected, rtol=1e-12)
+    np.testing.assert_allclose(backend.layer_norm(x, bias=bias, eps=0.01), (expected - bias) / weight + bias)
+
+
+@pytest.mark.parametrize("places", [(), (1,), (5,), (3, 40)])
+def test_batch_norm_is_by_channel(backend, places):
+    x = np.random.default_rng(0).standard_normal((70, 3, *places))
+    mean, variance = np.array([1.0, 2.0, 3.0]), np.array([0.5, 1.0, 1.5])
+    weight, bias = np.array([2.0, -1.0, 0.5]), np.array([0.0, 1.0, -1.0])
+    running = mean.copy(), variance.copy()
+    parameters = (weight, bias, *running)
+    y, *stats = backend.batch_norm(x, *parameters, training=True, momentum=0.25, return_stats=True)
+    for channel in range(3):
+        values = x[:, channel]
+        scale = 1 / math.sqrt(values.var() + 1e-5)
+        expected = (values - values.mean()) * scale * weight[channel] + bias[channel]
+        np.testing.assert_allclose(y[:, channel], expected, rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose([one[channel] for one in stats], [values.mean(), scale])
+        moved = [0.75 * mean[channel] + 0.25 * values.mean(), 0.75 * variance[channel]]
+        moved[1] += 0.25 * values.var(ddof=1)
+        np.testing.assert_allclose([one[channel] for one in running], moved)
+
+
+def test_batch_norm_of_a_trained_network(backend, dtype):
+    """Constants of each channel; read-only statistics and batches of none or one will do."""
+    parameters = [np.array(one, dtype) for one in ([2, 1], [1, 0], [3, -1], [4 - 1e-5, 1])]
+    parameters[2].flags.writeable = False
+    y = backend.batch_norm(np.array([[5, 1]], dtype), *parameters, training=False)
+    np.testing.assert_allclose(y, [[3, 2]], rtol=1e-5)
+    assert backend.batch_norm(np.empty((0, 2, 7), dtype), *parameters, training=False).shape == (0, 2, 7)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (0, 3), (1, 3, 1), (4, 3, 0)])
+def test_one_value_has_no_variance(backend, shape):
+    parameters = [np.ones(3) for _ in range(4)]
+    with pytest.raises(ValueError, match="batch_norm: x "):
+        backend.batch_norm(np.zeros(shape), *parameters, training=True)
+    assert all(np.all(one == 1) for one in parameters)
+
+
+def test_a_large_mean_costs_no_digits(backend):
+    """Deviations of 1 around a million, as float32 can hold them."""
+    x = (1e6 + np.random.default_rng(0).integers(-2, 3, (64, 96))).astype(np.float32)
+    exact = x.astype(np.float64) - 1e6
+    rows = (exact - exact.mean(1, keepdims=True)) / exact.std(1, keepdims=True)
+    columns = (exact - exact.mean(0)) / exact.std(0)
+    np.testing.assert_allclose(backend.layer_norm(x, eps=0), rows, rtol=0, atol=0.05)
+    parameters = [np.full(96, value, np.float32) for value in (1, 0, 0, 1)]
+    y = backend.batch_norm(x, *parameters, training=True, eps=0)
+    np.testing.assert_allclose(y, columns, rtol=0, atol=0.05)

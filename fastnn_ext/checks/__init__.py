@@ -206,6 +206,38 @@ def _check_out(function: str, argument: str, out: Any, shape: tuple[int, ...], d
         raise wrong(ValueError, function, argument, "repeats elements (a stride of 0)", "distinct elements")
 
 
+class Updated:
+    """The arrays that a kernel updates in place: `arrays` are plain, and `deliver` hands them back to the caller.
+
+    What is not plain is updated in a plain copy, which `deliver` writes back whole.
+    """
+
+    __slots__ = ("_given", "arrays")
+
+    def __init__(self, given: list[NDArray[Any]], dtype: np.dtype[Any]) -> None:
+        self._given = given
+        self.arrays = [plain(np.asarray(array), dtype) for array in given]
+
+    def deliver(self) -> None:
+        """Write back what was copied."""
+        for given, array in zip(self._given, self.arrays, strict=True):
+            if array is not given:
+                np.copyto(given, array, casting="same_kind")
+
+
+def updatable(function: str, argument: str, array: Any) -> None:
+    """An error where `array` is no array of floats that can be written."""
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        raise wrong(TypeError, function, argument, f"is a {type(array).__name__}", "an ndarray to be written")
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        expected = "float32, float64 or float16, as it is written in place"
+        raise wrong(TypeError, function, argument, f"has dtype {array.dtype}", expected)
+    if not array.flags.writeable:
+        raise wrong(ValueError, function, argument, "is read-only", "a writable array")
+    if any(stride == 0 and length > 1 for stride, length in zip(array.strides, array.shape, strict=True)):
+        raise wrong(ValueError, function, argument, "repeats elements (a stride of 0)", "distinct elements")
+
+
 def overlaps(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Whether two arrays share an element; yes where that is too hard to tell."""
     if a is b:
@@ -361,6 +393,11 @@ def needed(function: str, needs: Any) -> tuple[bool, bool, bool]:
         raise wrong(ValueError, function, "needs", f"is {needs!r}", expected)
     for_x, for_weight, for_bias = (boolean(function, "needs", need) for need in needs)
     return for_x, for_weight, for_bias
+
+
+def present(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are not None."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def at_least(function: str, argument: str, array: NDArray[Any], ndim: int) -> None:

@@ -1,7 +1,6 @@
 """Checks of the optimizer steps, which write param and the optimizer's state in place.
 
-A step reads `grad` and updates the other arrays. All that can be wrong is found before the first of them is
-written; what is not plain is updated in a plain copy, which `Updated.deliver` writes back whole.
+A step reads `grad` and updates the other arrays. All that can be wrong is found before the first of them is written.
 """
 
 from __future__ import annotations
@@ -19,26 +18,10 @@ from fastnn_ext.checks import wrong
 Array = NDArray[Any]
 
 
-class Updated:
-    """The arrays that a step writes: `arrays` are plain, and `deliver` hands them back to the caller."""
-
-    __slots__ = ("_given", "arrays")
-
-    def __init__(self, given: list[Array], dtype: np.dtype[Any]) -> None:
-        self._given = given
-        self.arrays = [checks.plain(np.asarray(array), dtype) for array in given]
-
-    def deliver(self) -> None:
-        """Write back what was copied."""
-        for given, array in zip(self._given, self.arrays, strict=True):
-            if array is not given:
-                np.copyto(given, array, casting="same_kind")
-
-
-def _updated(name: str, grad: Any, **states: Any) -> tuple[Array, Updated]:
+def _updated(name: str, grad: Any, **states: Any) -> tuple[Array, checks.Updated]:
     """Plain grad, and the states, param first, once they are found fit to be written."""
     for argument, array in states.items():
-        _check_state(name, argument, array)
+        checks.updatable(name, argument, array)
     param = states["param"]
     dtype = param.dtype.newbyteorder("=")
     grad = checks.as_real(name, "grad", grad)
@@ -53,20 +36,7 @@ def _updated(name: str, grad: Any, **states: Any) -> tuple[Array, Updated]:
             raise wrong(ValueError, name, other, f"shares memory with {argument}", "separate memory")
     compute = checks.compute_dtype(dtype)
     with np.errstate(over="ignore"):
-        return checks.plain(grad, compute), Updated(list(states.values()), compute)
-
-
-def _check_state(name: str, argument: str, array: Any) -> None:
-    """An error where `array` is no array of floats that can be written."""
-    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-        raise wrong(TypeError, name, argument, f"is a {type(array).__name__}", "an ndarray to be written")
-    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        expected = "float32, float64 or float16, as it is written in place"
-        raise wrong(TypeError, name, argument, f"has dtype {array.dtype}", expected)
-    if not array.flags.writeable:
-        raise wrong(ValueError, name, argument, "is read-only", "a writable array")
-    if any(stride == 0 and length > 1 for stride, length in zip(array.strides, array.shape, strict=True)):
-        raise wrong(ValueError, name, argument, "repeats elements (a stride of 0)", "distinct elements")
+        return checks.plain(grad, compute), checks.Updated(list(states.values()), compute)
 
 
 def _rate(name: str, argument: str, value: Any) -> float:
@@ -77,7 +47,7 @@ def _fraction(name: str, argument: str, value: Any) -> float:
     return checks.number(name, argument, value, low=0, below=1)
 
 
-def sgd_step(param: Any, grad: Any, lr: Any, weight_decay: Any) -> tuple[Array, Updated, float, float]:
+def sgd_step(param: Any, grad: Any, lr: Any, weight_decay: Any) -> tuple[Array, checks.Updated, float, float]:
     """Plain grad, the Updated (param), lr and weight_decay."""
     name = "sgd_step"
     rates = _rate(name, "lr", lr), _rate(name, "weight_decay", weight_decay)
@@ -86,7 +56,7 @@ def sgd_step(param: Any, grad: Any, lr: Any, weight_decay: Any) -> tuple[Array, 
 
 def momentum_step(
     param: Any, grad: Any, velocity: Any, lr: Any, momentum: Any, nesterov: Any, weight_decay: Any
-) -> tuple[Array, Updated, float, float, bool, float]:
+) -> tuple[Array, checks.Updated, float, float, bool, float]:
     """Plain grad, the Updated (param, velocity), lr, momentum, nesterov and weight_decay."""
     name = "momentum_step"
     lr, momentum = _rate(name, "lr", lr), _rate(name, "momentum", momentum)
@@ -98,7 +68,7 @@ def momentum_step(
 
 def adagrad_step(
     param: Any, grad: Any, square_sum: Any, lr: Any, eps: Any, weight_decay: Any
-) -> tuple[Array, Updated, float, float, float]:
+) -> tuple[Array, checks.Updated, float, float, float]:
     """Plain grad, the Updated (param, square_sum), lr, eps and weight_decay."""
     name = "adagrad_step"
     rates = _rate(name, "lr", lr), _rate(name, "eps", eps), _rate(name, "weight_decay", weight_decay)
@@ -107,7 +77,7 @@ def adagrad_step(
 
 def rmsprop_step(
     param: Any, grad: Any, square_avg: Any, lr: Any, alpha: Any, eps: Any, weight_decay: Any
-) -> tuple[Array, Updated, float, float, float, float]:
+) -> tuple[Array, checks.Updated, float, float, float, float]:
     """Plain grad, the Updated (param, square_avg), lr, alpha, eps and weight_decay."""
     name = "rmsprop_step"
     lr, alpha = _rate(name, "lr", lr), _fraction(name, "alpha", alpha)
@@ -144,7 +114,7 @@ def adam_step(
     eps: Any,
     weight_decay: Any,
     decoupled: Any,
-) -> tuple[Array, Updated, Adam]:
+) -> tuple[Array, checks.Updated, Adam]:
     """Plain grad, the Updated (param, exp_avg, exp_avg_sq, max_exp_avg_sq if given), and the numbers."""
     name = "adam_step"
     step = checks.integer(name, "step", step, low=1, high=2**63 - 1)

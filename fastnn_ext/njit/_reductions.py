@@ -7,6 +7,7 @@ Parts of arrays are passed on as slices: an index with an offset may be negative
 wrap-around of negative indices would keep a loop from becoming vector code.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -41,6 +42,17 @@ def sum_of(x):
     for start in range(0, x.size, PIECE):
         total, excess = add(total, excess, sum_of_piece(x[start : start + PIECE]))
     return total
+
+
+@njit
+def sum_rows(matrix, sums):
+    """The sum of each column, in float64: there can be millions of rows."""
+    total = np.zeros(sums.size, np.float64)
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            total[j] += matrix[i, j]
+    for j in range(sums.size):
+        sums[j] = total[j]
 
 
 def _flipped(builder, bits):

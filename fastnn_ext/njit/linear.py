@@ -9,6 +9,7 @@ from fastnn_ext.checks.activations import from_output, fused
 from fastnn_ext.njit import _calls as calls
 from fastnn_ext.njit._gemm import matmul_nn, matmul_nt, matmul_tn
 from fastnn_ext.njit._options import njit, widest_vectors
+from fastnn_ext.njit._reductions import sum_rows
 from fastnn_ext.njit.activations import FROM_OUTPUT, activate, multiply_by_derivative
 
 _DTYPES = (np.float32, np.float64)
@@ -22,17 +23,6 @@ def _rows(array):
 
 
 @njit
-def _sum_rows(grad_out, sums):
-    """Column sums of grad_out, in float64: there can be millions of rows."""
-    total = np.zeros(sums.size, np.float64)
-    for i in range(grad_out.shape[0]):
-        for j in range(grad_out.shape[1]):
-            total[j] += grad_out[i, j]
-    for j in range(sums.size):
-        sums[j] = total[j]
-
-
-@njit
 def _gradients(grad_out, x, weight, grad_x, grad_weight, grad_bias):
     """Those gradients that have room; in one call, since calls cost as much as small products."""
     no_bias = grad_bias[:0]
@@ -41,7 +31,7 @@ def _gradients(grad_out, x, weight, grad_x, grad_weight, grad_bias):
     if grad_weight.size:
         matmul_tn(grad_out, x, no_bias, grad_weight, False)
     if grad_bias.size:
-        _sum_rows(grad_out, grad_bias)
+        sum_rows(grad_out, grad_bias)
 
 
 def _delta(derivative):

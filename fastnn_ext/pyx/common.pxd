@@ -91,3 +91,19 @@ cdef inline bint is_safe_out(object out, cnp.ndarray x) noexcept:
 
 cdef inline cnp.ndarray empty_like(cnp.ndarray x):
     return PyArray_EMPTY(PyArray_NDIM(x), PyArray_DIMS(x), PyArray_TYPE(x), 0)
+
+
+cdef inline bint read_needs(object needs, bint *needed) noexcept:
+    """Whether `needs` is a tuple of three bools; which."""
+    if type(needs) is not tuple or len(<tuple> needs) != 3:
+        return False
+    for i in range(3):
+        if (<tuple> needs)[i] is not True and (<tuple> needs)[i] is not False:
+            return False
+        needed[i] = (<tuple> needs)[i] is True
+    return True
+
+
+cdef inline void *data_of(object array) noexcept:
+    """The elements of an array; NULL for None."""
+    return NULL if array is None else PyArray_DATA(<cnp.ndarray> array)

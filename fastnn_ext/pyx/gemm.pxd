@@ -157,3 +157,29 @@ cdef inline void activate_f64(void *activation, double *row, Py_ssize_t i, Py_ss
 cdef inline Epilogue activating(const Activation *activation) noexcept nogil:
     """The epilogue that applies the activation, or NULL for none."""
     return no_epilogue() if activation == NULL else Epilogue(activate_f32, activate_f64, <void *> activation)
+
+
+cdef struct Derivative:
+    # f' from the output y[rows, columns]
+    const Activation *activation
+    const void *y
+    Py_ssize_t columns
+
+
+cdef inline void multiply_by_f32(void *context, float *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
+    cdef const Derivative *d = <const Derivative *> context
+    d.activation.backward_f32(
+        row, <const float *> d.y + i * d.columns + j, row, n, <float> d.activation.option
+    )
+
+
+cdef inline void multiply_by_f64(void *context, double *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
+    cdef const Derivative *d = <const Derivative *> context
+    d.activation.backward_f64(row, <const double *> d.y + i * d.columns + j, row, n, d.activation.option)
+
+
+cdef inline Epilogue multiplying(const Derivative *derivative) noexcept nogil:
+    """The epilogue that multiplies by the derivative of an activation, or by 1 where that is NULL."""
+    if derivative.activation == NULL:
+        return no_epilogue()
+    return Epilogue(multiply_by_f32, multiply_by_f64, <void *> derivative)

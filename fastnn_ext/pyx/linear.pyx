@@ -3,14 +3,17 @@
 cimport numpy as cnp
 from common cimport (
     GIL_ELEMENTS, PyArray_CheckExact, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY_RO,
-    PyArray_ISFARRAY_RO, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, are_apart, empty_like, has_shape, is_plain, is_plain_of, is_safe_out, real, same_shape,
+    PyArray_ISFARRAY_RO, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, are_apart, data_of, empty_like,
+    has_shape, is_plain, is_plain_of, is_safe_out, read_needs, real, same_shape,
 )
+from columns cimport sum_columns
 from fused cimport Activation, activation_of
 from gemm cimport (
-    Epilogue, Factors, activating, multiply, multiply_packed, no_epilogue, pack_panels, panels_size, uses_panels,
+    Derivative, Factors, activating, multiply, multiply_packed, multiplying, no_epilogue, pack_panels, panels_size,
+    uses_panels,
 )
 from packed cimport keep_with, kept_with, room_for, start_of
-from pool cimport join_pool, poll, raise_if, run, team
+from pool cimport join_pool, raise_if, run, team
 
 from fastnn_ext.checks import linear as checks
 from fastnn_ext.checks.packed import PackedWeight
@@ -21,8 +24,6 @@ cdef str NAME = __name__
 
 cdef enum:
     MAX_NDIM = 64    # NPY_MAXDIMS of NumPy 2
-    COLUMNS = 64     # of grad_out that are summed together
-    ROWS = 65536     # of them after which there is a look for signals
     CHUNK = 1024     # elements that stay in the first-level cache between two loops
     PART = 32 * CHUNK  # that one thread does at a time
     SHARE = 131072   # elements that a thread must have
@@ -184,49 +185,6 @@ def linear(x, weight, bias=None, *, activation=None, out=None):
     return y if output is None else output.deliver()
 
 
-cdef struct Sums:
-    const void *grad_out
-    Py_ssize_t rows, columns
-    void *sums
-
-
-cdef int sum_rows(const Sums *task, Py_ssize_t part, real *sums) noexcept nogil:
-    """Column sums of a part of grad_out[rows, columns], in double: there can be millions of rows."""
-    cdef double total[COLUMNS]
-    cdef Py_ssize_t first = part * COLUMNS, count = min(task.columns - first, COLUMNS), i, j
-    cdef const real *row = <const real *> task.grad_out + first
-    cdef int stop
-    for j in range(count):
-        total[j] = 0
-    for i in range(task.rows):
-        for j in range(count):
-            total[j] += row[j]
-        row += task.columns
-        if i % ROWS == ROWS - 1:
-            stop = poll()
-            if stop:
-                return stop
-    for j in range(count):
-        sums[first + j] = <real> total[j]
-    return 0
-
-
-cdef int sum_rows_f32(void *task, Py_ssize_t part) noexcept nogil:
-    return sum_rows[float](<const Sums *> task, part, <float *> (<Sums *> task).sums)
-
-
-cdef int sum_rows_f64(void *task, Py_ssize_t part) noexcept nogil:
-    return sum_rows[double](<const Sums *> task, part, <double *> (<Sums *> task).sums)
-
-
-cdef int run_sums(const real *grad_out, Py_ssize_t rows, Py_ssize_t columns, real *sums) noexcept nogil:
-    cdef Sums task = Sums(grad_out, rows, columns, sums)
-    return run(
-        sum_rows_f32 if real is float else sum_rows_f64, &task, (columns + COLUMNS - 1) // COLUMNS,
-        team(<double> rows * <double> columns, SHARE),
-    )
-
-
 cdef int run_backward(
     const Product *size, const real *grad_out, Matrix x, Matrix weight,
     real *grad_x, real *grad_weight, real *grad_bias,
@@ -244,23 +202,8 @@ cdef int run_backward(
         f = Factors(size.outputs, size.inputs, size.rows, 1, size.outputs, x.rs, x.cs, size.inputs, 1, False)
         failed = multiply(&f, grad_out, <const real *> x.data, no_bias, no_bias, no_epilogue(), grad_weight)
     if grad_bias != NULL and not failed:
-        failed = run_sums[real](grad_out, size.rows, size.outputs, grad_bias)
+        failed = sum_columns[real](grad_out, size.rows, size.outputs, grad_bias)
     return failed
-
-
-cdef inline bint read_needs(object needs, bint *needed) noexcept:
-    """Whether `needs` is a tuple of three bools; which."""
-    if type(needs) is not tuple or len(<tuple> needs) != 3:
-        return False
-    for i in range(3):
-        if (<tuple> needs)[i] is not True and (<tuple> needs)[i] is not False:
-            return False
-        needed[i] = (<tuple> needs)[i] is True
-    return True
-
-
-cdef inline void *data_of(object array) noexcept:
-    return NULL if array is None else PyArray_DATA(<cnp.ndarray> array)
 
 
 def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
@@ -388,41 +331,20 @@ def output_delta(y, target, *, activation="sigmoid", loss="half_squared_error", 
     return delta if output is None else output.deliver()
 
 
-cdef struct Derivative:
-    # f' from the output y[rows, columns]
-    const Activation *activation
-    const void *y
-    Py_ssize_t columns
-
-
-cdef void multiply_f32(void *context, float *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
-    cdef const Derivative *d = <const Derivative *> context
-    d.activation.backward_f32(
-        row, <const float *> d.y + i * d.columns + j, row, n, <float> d.activation.option
-    )
-
-
-cdef void multiply_f64(void *context, double *row, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n) noexcept nogil:
-    cdef const Derivative *d = <const Derivative *> context
-    d.activation.backward_f64(row, <const double *> d.y + i * d.columns + j, row, n, d.activation.option)
-
-
 cdef int run_hidden_delta(
     const Product *size, Matrix delta_next, Matrix weight_next, const real *y, const Activation *activation,
     real *delta,
 ) noexcept nogil:
     """delta[rows, inputs] = (delta_next[rows, outputs] weight_next[outputs, inputs]) * f'(y)."""
     cdef Derivative derivative = Derivative(activation, y, size.inputs)
-    cdef Epilogue epilogue = no_epilogue()
-    if activation != NULL:
-        epilogue = Epilogue(multiply_f32, multiply_f64, &derivative)
     cdef const real *no_bias = NULL
     cdef Factors f = Factors(
         size.rows, size.inputs, size.outputs, delta_next.rs, delta_next.cs, weight_next.rs, weight_next.cs,
         size.inputs, 1, False,
     )
     return multiply(
-        &f, <const real *> delta_next.data, <const real *> weight_next.data, no_bias, no_bias, epilogue, delta
+        &f, <const real *> delta_next.data, <const real *> weight_next.data, no_bias, no_bias,
+        multiplying(&derivative), delta,
     )
 
 

@@ -9,6 +9,14 @@ cdef extern from "engine/reduce.h" nogil:
     double fnn_sum_f64(const double *x, Py_ssize_t n)
     double fnn_sum_in_pairs_f32(const float *x, Py_ssize_t n)
     double fnn_sum_in_pairs_f64(const double *x, Py_ssize_t n)
+    double fnn_sum_squares_f32(const float *x, Py_ssize_t n, double center)
+    double fnn_sum_squares_f64(const double *x, Py_ssize_t n, double center)
+    void fnn_sum_products_f32(
+        const float *g, const float *x, Py_ssize_t n, double center, double *sum, double *product
+    )
+    void fnn_sum_products_f64(
+        const double *g, const double *x, Py_ssize_t n, double center, double *sum, double *product
+    )
 
 
 cdef inline real largest(const real *x, Py_ssize_t n) noexcept nogil:
@@ -33,6 +41,24 @@ cdef inline double sum_in_pairs(const real *x, Py_ssize_t n) noexcept nogil:
         return fnn_sum_in_pairs_f32(x, n)
     else:
         return fnn_sum_in_pairs_f64(x, n)
+
+
+cdef inline double sum_of_squares(const real *x, Py_ssize_t n, double center) noexcept nogil:
+    """The sum of (x - center)^2 in double."""
+    if real is float:
+        return fnn_sum_squares_f32(x, n, center)
+    else:
+        return fnn_sum_squares_f64(x, n, center)
+
+
+cdef inline void sums_of_products(
+    const real *g, const real *x, Py_ssize_t n, double center, double *sum, double *product
+) noexcept nogil:
+    """The sum of g and that of g * (x - center), in double."""
+    if real is float:
+        fnn_sum_products_f32(g, x, n, center, sum, product)
+    else:
+        fnn_sum_products_f64(g, x, n, center, sum, product)
 
 
 cdef inline void accumulate(double *total, double *excess, double term) noexcept nogil:

@@ -1,4 +1,4 @@
-/* The largest of n numbers and the sum of n numbers, in double.
+/* The largest of n numbers, and sums of n terms, in double.
  *
  * A compiler may not reorder a reduction, and so doesn't vectorise it, unless it is told that the order is free: that is
  * what "omp simd" says; no OpenMP runtime is involved, and compilers that don't know it run the plain loop. The
@@ -100,6 +100,36 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
         for (ptrdiff_t i = 0; i < part; i++)                                                                        \
             a += x[i] + y[i];                                                                                       \
         return fnn_sum_rest_##suffix(x + 2 * part, n - 2 * part, a);                                                \
+    }                                                                                                               \
+    /* The sum of (x - center)^2. */                                                                                \
+    FNN_INLINE double fnn_sum_squares_##suffix(const type *x, ptrdiff_t n, double center)                           \
+    {                                                                                                               \
+        const ptrdiff_t part = n < FNN_FEW ? 0 : FNN_STRETCH(n, 2);                                                 \
+        const type *y = x + part;                                                                                   \
+        double a = 0, b = 0;                                                                                        \
+        FNN_REDUCE(omp simd reduction(+ : a, b))                                                                    \
+        for (ptrdiff_t i = 0; i < part; i++) {                                                                      \
+            a += (x[i] - center) * (x[i] - center);                                                                 \
+            b += (y[i] - center) * (y[i] - center);                                                                 \
+        }                                                                                                           \
+        a += b;                                                                                                     \
+        FNN_REDUCE(omp simd reduction(+ : a))                                                                       \
+        for (ptrdiff_t i = 2 * part; i < n; i++)                                                                    \
+            a += (x[i] - center) * (x[i] - center);                                                                 \
+        return a;                                                                                                   \
+    }                                                                                                               \
+    /* The sum of g, and that of g * (x - center). */                                                               \
+    FNN_INLINE void fnn_sum_products_##suffix(                                                                      \
+        const type *g, const type *x, ptrdiff_t n, double center, double *sum, double *product)                     \
+    {                                                                                                               \
+        double a = 0, b = 0;                                                                                        \
+        FNN_REDUCE(omp simd reduction(+ : a, b))                                                                    \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                                         \
+            a += g[i];                                                                                              \
+            b += g[i] * (x[i] - center);                                                                            \
+        }                                                                                                           \
+        *sum = a;                                                                                                   \
+        *product = b;                                                                                               \
     }
 
 FNN_REDUCTIONS(float, f32)
