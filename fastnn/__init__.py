@@ -23,6 +23,7 @@ from fastnn.losses import *
 from fastnn.norm import *
 from fastnn.optimizers import *
 from fastnn.pooling import *
+from fastnn.recurrent import *
 
 _public = _select.PublicNames(globals())
 set_backend = _public.set_backend

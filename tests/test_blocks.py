@@ -57,6 +57,8 @@ POOLS = (
     {"n": 1, "c": 2, "h": 12, "w": 43, "kernel_size": (3, 2), "stride": (2, 1), "ceil_mode": True},
     {"n": 1, "c": 2, "h": 40, "w": 1100, "kernel_size": 5, "stride": 3, "padding": 2},
 )
+#: Steps of more rows, units and inputs than a block of a product has, and of one row.
+SEQUENCES = ({"t": 3, "n": 70, "in": 400, "h": 330}, {"t": 40, "n": 1, "in": 70, "h": 90})
 LAYOUTS = ("NCHW", "NHWC")
 
 
@@ -66,6 +68,8 @@ def large_cases(name, dtype):
     kernel = KERNELS[name]
     if kernel.family == "linear":
         return [testing.make_case(kernel, dtype, sizes=sizes) for sizes in PRODUCTS]
+    if kernel.family == "recurrent":
+        return [testing.make_case(kernel, dtype, sizes=sizes) for sizes in SEQUENCES]
     cases = []
     for settings in POOLS if kernel.family == "pooling" else CONVOLUTIONS + TILED:
         options = {name: value for name, value in settings.items() if name in testing.options_of(kernel)}

@@ -13,6 +13,7 @@ from mpmath import mp
 from worked_examples import EXAMPLES
 
 import fastnn
+from fastnn import testing
 from fastnn._contract import KERNELS
 
 numpy = fastnn.backend("numpy")
@@ -641,3 +642,43 @@ def test_a_large_mean_costs_no_digits(backend):
     parameters = [np.full(96, value, np.float32) for value in (1, 0, 0, 1)]
     y = backend.batch_norm(x, *parameters, training=True, eps=0)
     np.testing.assert_allclose(y, columns, rtol=0, atol=0.05)
+
+
+# ----------------------------------------------------------------------------------------------------
+# The recurrent layer
+
+
+@pytest.mark.parametrize(("nonlinearity", "f"), [("tanh", np.tanh), ("relu", lambda z: np.maximum(z, 0))])
+def test_rnn_is_a_loop(backend, nonlinearity, f):
+    rng = np.random.default_rng(0)
+    shapes = ((6, 4, 3), (5, 3), (5, 5), (5,), (4, 5))
+    x, weight_ih, weight_hh, bias, state = arguments = [rng.uniform(-1, 1, shape) for shape in shapes]
+    outputs, h_n = backend.rnn(*arguments, nonlinearity=nonlinearity)
+    for step in range(6):
+        state = f(weight_ih @ x[step].T + weight_hh @ state.T + bias[:, None]).T
+        np.testing.assert_allclose(outputs[step], state, rtol=1e-12)
+    np.testing.assert_array_equal(h_n, outputs[-1])
+    assert not np.shares_memory(h_n, outputs)
+
+
+def test_rnn_without_steps(backend, dtype):
+    """The states stay, and so do their gradients."""
+    rng = np.random.default_rng(0)
+    shapes = ((0, 4, 3), (5, 3), (5, 5), (5,), (4, 5))
+    x, weight_ih, weight_hh, bias, h0 = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    outputs, h_n = backend.rnn(x, weight_ih, weight_hh, bias, h0)
+    assert outputs.shape == (0, 4, 5)
+    np.testing.assert_array_equal(h_n, h0)
+    *gradients, grad_h0 = backend.rnn_backward(outputs, x, weight_ih, weight_hh, h0, outputs, h0)
+    assert not any(np.any(gradient) for gradient in gradients)
+    np.testing.assert_array_equal(grad_h0, h0)
+
+
+def test_the_gradient_of_the_last_state_is_that_of_the_last_output(backend):
+    case = testing.make_case(KERNELS["rnn_backward"])
+    arguments = case.fresh()
+    last = arguments.pop("grad_h_n")
+    expected = backend.rnn_backward(**arguments, grad_h_n=last)
+    arguments["grad_outputs"][-1] += last
+    for result, right in zip(backend.rnn_backward(**arguments), expected, strict=True):
+        np.testing.assert_allclose(result, right, rtol=1e-12, atol=1e-14)

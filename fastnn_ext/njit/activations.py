@@ -573,6 +573,8 @@ FROM_OUTPUT = {
     "sigmoid": _sigmoid_from_output,
     "tanh": _tanh_from_output,
 }
+#: What the units of a recurrent layer do, as formulas.
+STATES = {"tanh": _tanh, "relu": _relu}
 
 
 def activate(activation, y):
