@@ -18,6 +18,7 @@ from fastnn._version import __version__ as __version__
 from fastnn._warmup import warmup
 from fastnn.activations import *
 from fastnn.conv import *
+from fastnn.dropout import *
 from fastnn.linear import *
 from fastnn.losses import *
 from fastnn.norm import *

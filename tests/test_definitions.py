@@ -682,3 +682,58 @@ def test_the_gradient_of_the_last_state_is_that_of_the_last_output(backend):
     arguments["grad_outputs"][-1] += last
     for result, right in zip(backend.rnn_backward(**arguments), expected, strict=True):
         np.testing.assert_allclose(result, right, rtol=1e-12, atol=1e-14)
+
+
+# ----------------------------------------------------------------------------------------------------
+# Dropout
+
+
+def splitmix(seed, number):
+    """Word `number`, counted from 1, of the generator with this state, as its authors print it."""
+    word = 2**64 - 1
+    z = (seed + number * 0x9E3779B97F4A7C15) & word
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & word
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & word
+    return z ^ (z >> 31)
+
+
+def test_the_random_words_are_those_of_splitmix():
+    assert splitmix(1234567, 1) == 6457827717110365317
+    assert splitmix(1234567, 2) == 3203168211198807973
+
+
+@pytest.mark.parametrize(("seed", "offset"), [(0, 0), (1, 5), (2**64 - 1, 2**64 - 2)])
+def test_an_element_is_kept_where_its_word_is_large(backend, dtype, seed, offset):
+    state = splitmix(seed, 1)
+    words = [splitmix(state, offset + i) for i in range(100)]
+    for p in (0.25, 1 / 3):
+        kept = backend.dropout(np.ones(100, dtype), p=p, seed=seed, offset=offset) > 0
+        assert kept.tolist() == [word / 2**64 >= p for word in words]
+
+
+def test_the_stream_of_masks_goes_on(backend, dtype):
+    x = np.arange(1, 50_001, dtype=dtype)
+    whole = backend.dropout(x, p=0.3, seed=11)
+    parts = [
+        backend.dropout(x[start : start + 9999], p=0.3, seed=11, offset=start)
+        for start in range(0, x.size, 9999)
+    ]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    np.testing.assert_array_equal(backend.dropout_backward(x, p=0.3, seed=11), whole)
+
+
+def test_dropout_keeps_what_it_says(backend):
+    """As many as p says, and independent of the neighbours and of the masks of neighbouring seeds."""
+    ones = np.ones(400_000)
+    masks = [backend.dropout(ones, p=0.3, seed=seed) > 0 for seed in range(4)]
+    for mask in masks:
+        assert abs(mask.mean() - 0.7) < 5 * math.sqrt(0.21 / ones.size)
+        assert abs(np.mean(mask[1:] & mask[:-1]) - 0.49) < 0.005
+    for one, other in itertools.combinations(masks, 2):
+        assert abs(np.mean(one & other) - 0.49) < 0.005
+
+
+def test_what_is_dropped_is_zero(backend, dtype):
+    x = np.array([np.nan, np.inf, -np.inf, -1], dtype)
+    np.testing.assert_array_equal(backend.dropout(x, p=1.0, seed=0), np.zeros(4))
+    np.testing.assert_array_equal(backend.dropout(x, p=0.0, seed=0), x)
