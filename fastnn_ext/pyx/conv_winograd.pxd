@@ -109,7 +109,7 @@ cdef enum:
 
     UNEVEN = 1              # what a part of a gradient returns that has to be computed by the direct form
 
-    KERNEL_BYTES = 5 << 20  # of transformed kernels
+    KERNEL_BYTES = 9 << 19  # of transformed kernels, which with the planes stay below 8 MiB
     LEAST_KERNELS = 32      # at once
     # of which the rounding errors, which are larger than those of the direct form, average out:
     LEAST_CHANNELS = 32     # channels that are summed,
@@ -118,7 +118,7 @@ cdef enum:
     FEW_UNEVEN = 8          # the part of tiles, or of vectors of kernels, that may be done twice is one of so many
     PLANE_BYTES = 1 << 20   # of the planes of a block,
     LEAST_TILES = 32        # or of so many tiles: for each block the transformed kernels are read again
-    SUM_BYTES = 4 << 20     # of the planes of the blocks that are summed at once,
+    MOST_PLANE_BYTES = 3 << 20  # of the planes of a block, or of the blocks that are summed at once,
     SUMMED_TILES = 64       # and so many tiles
     TILE_COST = 500         # of the transforms of a vector of channels and one of kernels, for a tile,
     KERNEL_COST = 2000      # and of a vector of kernels for a channel, in multiplications of vectors
@@ -213,7 +213,7 @@ cdef inline void plan_winograd(Winograd *w) noexcept nogil:
     w.count = fnn_even_part(job.m, kernels_at_once(job, w.itemsize, w.lanes), w.lanes)
     w.lines, w.columns = fnn_parts(job.rows.outputs, OUT), fnn_parts(job.columns.outputs, OUT)
     bytes_of_tile = POINTS * (padded(job.channels, w.lanes) + w.count) * w.itemsize
-    tiles = fnn_max(PLANE_BYTES // bytes_of_tile, LEAST_TILES)
+    tiles = fnn_max(PLANE_BYTES // bytes_of_tile, fnn_min(LEAST_TILES, MOST_PLANE_BYTES // bytes_of_tile))
     w.plan.columns = fnn_even_part(w.columns, tiles, 1)
     w.plan.lines = w.plan.images = 1
     if w.plan.columns == w.columns:
@@ -684,7 +684,7 @@ cdef inline void plan_sums(Winograd *w) noexcept nogil:
     # with a distance that is no power of two, since products go through the tiles of a few numbers
     w.source_tile = padded(w.job.channels, w.lanes) + LINE
     w.gradient_tile = padded(w.count, w.lanes) + LINE
-    most = SUM_BYTES // (POINTS * (w.source_tile + w.gradient_tile) * w.itemsize)
+    most = MOST_PLANE_BYTES // (POINTS * (w.source_tile + w.gradient_tile) * w.itemsize)
     w.tiles_at_once = w.plan.images * w.plan.lines * w.plan.columns
     w.blocks = fnn_max(fnn_min(SUMMED_TILES, most) // w.tiles_at_once, 1)
     w.tiles_at_once *= w.blocks
