@@ -23,9 +23,10 @@ join_pool()
 
 cdef enum:
     PIECE = 2048        # numbers that are added without compensation; they stay in the first-level cache
-    COLUMNS = 128       # columns side by side
+    COLUMNS = 512       # columns side by side
     BLOCK_ROWS = 64     # of columns that are added without compensation
-    FEW_PLACES = 32     # of a channel, below which places of several channels are taken side by side
+    TOGETHER = 128      # channels that are taken together, at most
+    FEW_PLACES = 64     # of a channel, below which places of several channels are taken side by side
     PART = 32768        # elements that one thread does at a time
     SHARE = 131072      # that a thread must have
     PARTS = 16          # of the rows, each with sums over its own rows, at most
@@ -482,16 +483,17 @@ cdef struct Columns:
     double part[COLUMNS]
     double total[COLUMNS]
     double excess[COLUMNS]
-    Py_ssize_t count
+    Py_ssize_t n, count
 
 
-cdef inline void clear(Columns *columns) noexcept nogil:
+cdef inline void clear(Columns *columns, Py_ssize_t n) noexcept nogil:
     memset(columns, 0, sizeof(Columns))
+    columns.n = n
 
 
 cdef inline void end_block(Columns *columns) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(COLUMNS):
+    for i in range(columns.n):
         accumulate(&columns.total[i], &columns.excess[i], columns.part[i])
         columns.part[i] = 0
 
@@ -540,7 +542,7 @@ cdef int normalise_columns(
     for i in range(columns):
         center[i] = running_mean[first + i // places]
     if task.training:
-        clear(&sums)
+        clear(&sums, columns)
         for sample in range(task.samples):
             add_columns(x + sample * step, &sums, columns)
         end_block(&sums)
@@ -548,7 +550,7 @@ cdef int normalise_columns(
             mean_of_channel = gather(sums.total + channel * places, places) / count
             for i in range(channel * places, (channel + 1) * places):
                 center[i] = mean_of_channel
-        clear(&sums)
+        clear(&sums, columns)
         for sample in range(task.samples):
             add_squares(x + sample * step, center, &sums, columns)
         end_block(&sums)
@@ -657,8 +659,8 @@ cdef int propagate_columns(
     cdef real[COLUMNS] mean, mean_g, slope, scale
     cdef double count = <double> task.samples * places, sum, product, inv_std
     cdef Py_ssize_t sample, channel, i
-    clear(&sums)
-    clear(&products)
+    clear(&sums, columns)
+    clear(&products, columns)
     for i in range(columns):
         mean[i] = means[first + i // places]
     for sample in range(task.samples):
@@ -722,7 +724,7 @@ cdef int run_channels(Channels *task, bint single) noexcept nogil:
     cdef Py_ssize_t plane = task.samples * task.places
     cdef double n = <double> plane * task.channels
     if task.places < FEW_PLACES:
-        task.group = COLUMNS // max(task.places, <Py_ssize_t> 1)
+        task.group = min(COLUMNS // max(task.places, <Py_ssize_t> 1), <Py_ssize_t> TOGETHER)
     else:
         task.group = PART // max(plane, <Py_ssize_t> 1) + 1
     cdef Py_ssize_t parts = (task.channels + task.group - 1) // task.group
