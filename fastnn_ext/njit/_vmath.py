@@ -34,6 +34,7 @@ class _Constants(NamedTuple):
     normal_max: np.floating
     mills_centre: np.floating
     exp_tail: tuple[np.floating, ...]
+    tanh_tail: tuple[np.floating, ...]  # the same of 2 r, times 2
     log_tail: tuple[np.floating, ...]
     erf_tail: tuple[np.floating, ...]
     mills: tuple[np.floating, ...]
@@ -42,6 +43,7 @@ class _Constants(NamedTuple):
     denormal_log_offset: np.floating  # the same after scaling by power
     exp_shifter: np.floating  # 1.5 * power + 2 * bias
     expm1_shifter: np.floating  # 1.5 * power + bias - 1
+    tanh_shifter: np.floating  # 1.5 * power + bias
     zero: np.floating
     quarter: np.floating
     half: np.floating
@@ -50,6 +52,8 @@ class _Constants(NamedTuple):
     inf: np.floating
     nan: np.floating
     log2_e: np.floating
+    two_log2_e: np.floating
+    half_ln2: np.floating
     sqrt2: np.floating
 
 
@@ -70,6 +74,7 @@ def _make_constants(real: type[np.floating], mantissa_bits: int, bias: int, **ot
         "denormal_log_offset": power + bias + mantissa_bits,
         "exp_shifter": 1.5 * power + 2 * bias,
         "expm1_shifter": 1.5 * power + bias - 1,
+        "tanh_shifter": 1.5 * power + bias,
         "zero": 0.0,
         "quarter": 0.25,
         "half": 0.5,
@@ -78,7 +83,10 @@ def _make_constants(real: type[np.floating], mantissa_bits: int, bias: int, **ot
         "inf": math.inf,
         "nan": math.nan,
         "log2_e": 1.4426950408889634,
+        "two_log2_e": 2.8853900817779268,
+        "half_ln2": 0.34657359027997264,
         "sqrt2": 1.4142135623730951,
+        "tanh_tail": tuple(c * 2.0 ** (i + 1) for i, c in enumerate(others["exp_tail"])),
         **others,
     }
     return _Constants(**{name: typed(value) for name, value in constants.items()})
@@ -347,7 +355,11 @@ def log1p(x):
 def tanh(x):
     c = _constants(x)
     a = abs(x)
-    h = _half_expm1(c.two * (c.saturation if a > c.saturation else a))
+    near = c.saturation if a > c.saturation else a
+    shifted = near * c.two_log2_e + c.tanh_shifter
+    r = near - (shifted - c.tanh_shifter) * c.half_ln2
+    scale = _real(_bits(shifted) << c.mantissa_bits, x)
+    h = (c.half * scale - c.half) + scale * r + scale * (r * r) * _polynomial(r, c.tanh_tail)
     guess = c.half if a > c.half else a
     y = guess + ((h - guess) - guess * h) / (c.one + h)
     return math.copysign(y, x)

@@ -137,11 +137,17 @@ FNN_INLINE FNN_REAL FNN_NAME(log1p)(FNN_REAL x)
 }
 
 /* h / (1 + h) with h = (e^(2|x|) - 1) / 2, written guess + (h - guess - guess h) / (1 + h), where rounding touches
- * only the smaller second term. */
+ * only the smaller second term. |x| = n ln(2)/2 + r is found in one step: the rounding of ln 2 counts n times, but the
+ * error of h counts the less the larger n is. */
 FNN_INLINE FNN_REAL FNN_NAME(tanh)(FNN_REAL x)
 {
+    const FNN_REAL shifter = FNN_C(1.5) * (FNN_REAL)((FNN_UINT)1 << FNN_MANTISSA_BITS) + FNN_BIAS;
     const FNN_REAL a = FNN_NAME(abs)(x);
-    const FNN_REAL h = FNN_NAME(half_expm1)(FNN_C(2.0) * a);
+    const FNN_REAL shifted = a * FNN_C(2.8853900817779268) + shifter;
+    const FNN_REAL r = a - (shifted - shifter) * FNN_C(0.34657359027997264);
+    const FNN_REAL scale = FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
+    const FNN_REAL tail = scale * (r * r) * FNN_NAME(exp_tail_of)(r, FNN_C(2.0));
+    const FNN_REAL h = (FNN_C(0.5) * scale - FNN_C(0.5)) + scale * r + tail;
     const FNN_REAL guess = a > FNN_C(0.5) ? FNN_C(0.5) : a;
     const FNN_REAL y = guess + ((h - guess) - guess * h) / (FNN_C(1.0) + h);
     return FNN_NAME(with_sign)(a > FNN_SATURATION ? FNN_C(1.0) : y, x);
