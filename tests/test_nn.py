@@ -152,7 +152,7 @@ def test_the_chosen_backend_is_used():
     chosen, y = fastnn.report()[0].backend, model.predict(x)
     try:
         fastnn.set_backend("numpy")
-        np.testing.assert_allclose(model.predict(x), y, rtol=1e-5)
+        np.testing.assert_allclose(model.predict(x), y, rtol=1e-5, atol=1e-6)
     finally:
         fastnn.set_backend(chosen)
 
@@ -254,7 +254,7 @@ def test_two_threads_predict_at_once():
     expected = model.predict(x)
     with ThreadPoolExecutor(2) as pool:
         for y in pool.map(lambda size: model.predict(x, batch_size=size), [7, 64] * 20):
-            np.testing.assert_allclose(y, expected, rtol=1e-6)
+            np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_networks_are_imported_on_first_use():
@@ -265,7 +265,7 @@ def test_networks_are_imported_on_first_use():
 def test_predict_is_evaluation_in_batches():
     model, x = small_network(), np.random.default_rng(0).normal(size=(10, 3))
     assert model.training
-    np.testing.assert_allclose(model.predict(x, batch_size=3), model.eval()(x), rtol=1e-6)
+    np.testing.assert_allclose(model.predict(x, batch_size=3), model.eval()(x), rtol=1e-6, atol=1e-6)
     assert model.predict(np.zeros((0, 3))).shape == (0, 2)
 
 
@@ -288,7 +288,7 @@ def test_copies():
         assert not np.shares_memory(other.parameters().flats[0].data, model.parameters().flats[0].data)
     wide = model.astype(np.float64)
     assert wide(x).dtype == np.float64
-    np.testing.assert_allclose(wide(x), model(x), rtol=1e-5)
+    np.testing.assert_allclose(wide(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 def test_state_dict_goes_back_in_or_changes_nothing():
