@@ -29,7 +29,7 @@ settings.register_profile(
 settings.load_profile("fastnn")
 
 #: Tests that compare with one of these are marked with its name.
-OTHER_LIBRARIES = ("torch", "safetensors")
+OTHER_LIBRARIES = ("torch",)
 
 _TALLY: Counter[str] = Counter()
 _LEFT_OUT: Counter[str] = Counter()

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "fastnn.testing": (*NUMPY, "fastnn._contract"),
     "fastnn.data": (*NUMPY, "fastnn.init", "fastnn.io", "fastnn_ext.checks", "sklearn"),
     "fastnn.init": NUMPY,
-    "fastnn.io": NUMPY,
+    "fastnn.io": (),
     "fastnn.train": (
         *NUMPY,
         *("fastnn.data", "fastnn.init", "fastnn.nn", "fastnn.optim", "fastnn_ext.checks", "tqdm"),
@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "fastnn.nn": (
         *NUMPY,
         PUBLIC_NAMES,
-        *("fastnn._contract", "fastnn.init", "fastnn.io", "fastnn.nn", "fastnn_ext.checks"),
+        *("fastnn._contract", "fastnn.init", "fastnn.io", "fastnn.nn", "fastnn_ext.checks", "safetensors"),
     ),
     **{f"fastnn.{family}": FAMILY for family in FAMILIES},
     "fastnn_ext": (),

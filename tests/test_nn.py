@@ -245,7 +245,7 @@ def test_dropout():
     np.testing.assert_array_equal(layer(x), y)
     np.testing.assert_array_equal(layer.eval()(x), x)
     assert not nn.Dropout(1)(x).any()
-    with pytest.raises(ValueError, match="Dropout: p is"):
+    with pytest.raises(ValueError, match="dropout: p is"):
         nn.Dropout(1.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -38,11 +39,12 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
     ------
     TypeError
         Where a layer is not one of `fastnn.nn`, so that `load` would not know it.
+    ImportError
+        Where safetensors is not installed.
     """
-    import json
-
-    description = {"version": VERSION, "model": _described(model)}
-    io.write_safetensors(path, model.state_dict(), {KEY: json.dumps(description)})
+    library = _safetensors("save")
+    description = json.dumps({"version": VERSION, "model": _described(model)})
+    io.write_whole(path, library.numpy.save(model.state_dict(), {KEY: description}))
 
 
 def load(path: str | os.PathLike[str]) -> Sequential:
@@ -63,33 +65,53 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     ------
     FormatError
         Where the file is damaged, or is not a model of fastnn (a `ValueError`).
+    ImportError
+        Where safetensors is not installed.
     """
-    file = io.SafeTensors(path)
+    library = _safetensors("load")
     try:
-        model = _built(_description(file))
-        if not isinstance(model, Sequential):
-            raise ValueError(f"the model is a {type(model).__name__}; expected a Sequential")
-        model.check_state({name: entry.shape for name, entry in file.entries.items()})
-        for name, parameter in model.named_parameters():
-            if (dtype := file.entries[name].dtype) != parameter.dtype:
-                raise ValueError(f"{name} has dtype {dtype}; expected {parameter.dtype}")
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        with library.safe_open(os.fspath(path), framework="numpy") as file:
+            model = _built(_description(file.metadata() or {}))
+            if not isinstance(model, Sequential):
+                raise ValueError(f"the model is a {type(model).__name__}; expected a Sequential")
+            names = file.keys()
+            _check_tensors(model, {name: file.get_slice(name) for name in names})
+            state = {name: file.get_tensor(name) for name in names}
+    except (library.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise io.FormatError(f"{os.fspath(path)}: not a model that fastnn can load: {error}") from error
-    model.load_state_dict(file.read())
+    model.load_state_dict(state)
     return model.eval()
 
 
-def _description(file: io.SafeTensors) -> Any:
-    import json
+def _safetensors(function: str) -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            f"{function}: files are those of safetensors; pip install 'fastnn-kernels[safetensors]'"
+        ) from error
+    return safetensors
 
-    if KEY not in file.metadata:
+
+def _description(metadata: dict[str, str]) -> Any:
+    if KEY not in metadata:
         raise ValueError(
             "its metadata say nothing of fastnn; its tensors fit load_state_dict of a model you build"
         )
-    description = json.loads(file.metadata[KEY])
+    description = json.loads(metadata[KEY])
     if not isinstance(description, dict) or description.get("version") != VERSION:
         raise ValueError(f"its description is not of version {VERSION}")
     return description.get("model")
+
+
+def _check_tensors(model: Sequential, tensors: dict[str, Any]) -> None:
+    """A ValueError where the tensors of a file are not the parameters of the model; none is read for that."""
+    model.check_state({name: tuple(tensor.get_shape()) for name, tensor in tensors.items()})
+    for name, parameter in model.named_parameters():
+        if tensors[name].get_dtype() != f"F{8 * parameter.dtype.itemsize}":
+            raise ValueError(
+                f"{name} has dtype {tensors[name].get_dtype()}; expected that of {parameter.dtype}"
+            )
 
 
 def _described(layer: Layer) -> dict[str, Any]:
