@@ -73,7 +73,10 @@ class Layer(ABC):
 
     @abstractmethod
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        """Add to the gradients of parameters; the gradient of what `_forward` got, maybe in a buffer, or None."""
+        """Add to the gradients of parameters; the gradient of what `_forward` got, maybe in a buffer.
+
+        Where it is not needed, which only layers with parameters are told, it may be None.
+        """
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:

@@ -36,8 +36,6 @@ class Activation(Layer):
         return y
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        if not needs_grad_x:
-            return None
         grad, out = grad.astype(saved.dtype, copy=False), self._scratch("grad", saved.shape, saved.dtype)
         gradient: Array = getattr(fastnn, f"{self.kernel}_backward")(grad, saved, out=out, **self.config)
         return gradient

@@ -45,8 +45,6 @@ class Dropout(Layer):
         return y
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        if not needs_grad_x:
-            return None
         out = self._scratch("grad", grad.shape, grad.dtype)
         gradient: Array = fastnn.dropout_backward(grad, **saved, out=out)
         return gradient

@@ -50,8 +50,6 @@ class MaxPool2d(Pool):
         return y
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        if not needs_grad_x:
-            return None
         indices, shape = saved
         out = self._scratch("grad", shape, grad.dtype)
         gradient: Array = fastnn.max_pool2d_backward(grad, indices, shape, out=out)
@@ -75,8 +73,6 @@ class AvgPool2d(Pool):
         return y
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        if not needs_grad_x:
-            return None
         out = self._scratch("grad", saved, grad.dtype)
         gradient: Array = fastnn.avg_pool2d_backward(grad, saved, self.taps, **self._options, out=out)
         return gradient
@@ -93,8 +89,6 @@ class GlobalAvgPool2d(Layer):
         return y
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        if not needs_grad_x:
-            return None
         out = self._scratch("grad", saved, grad.dtype)
         planes = grad.reshape(*grad.shape, 1, 1)
         gradient: Array = fastnn.avg_pool2d_backward(planes, saved, saved[2:], out=out)
