@@ -124,9 +124,13 @@ def _gradients_call(grad_out, x, weight):
     if not (alike and calls.is_brief_product(rows, n, k)):
         return calls.nothing(x)
     grad_x = calls.new_like(x)
+    if calls.is_nothing(grad_x):
+        return grad_x
     grad_weight = calls.new_like(weight)
+    if calls.is_nothing(grad_weight):
+        return grad_weight
     grad_bias = calls.new_rows(weight, 1, n)
-    if calls.is_nothing(grad_x) or calls.is_nothing(grad_weight) or calls.is_nothing(grad_bias):
+    if calls.is_nothing(grad_bias):
         return grad_bias
     _gradients(
         calls.matrix(grad_out, n),
