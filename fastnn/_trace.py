@@ -93,20 +93,22 @@ def trace(model: Sequential, x: ArrayLike, target: ArrayLike, *, loss: Loss, lea
     Trace
         With w1, b1, w2, ... the parameters of the layers that have any, it maps names to arrays: z1 = w1 x + b1, h1 the
         activation of z1, y the output, loss, delta1 the gradient for z1, grad_w1, grad_b1, new_w1 and new_b1. Other
-        layers' outputs are named after the layer and its place.
+        layers' outputs are named after the layer and its place, other parameters after those of PyTorch (w1_ih_l0 is
+        the weight_ih_l0 of layer 1), and running statistics are running_mean1 and new_running_mean1.
     """
     network = _taken_apart(model)
-    affine = [layer for layer in network if isinstance(layer, Affine)]
+    learning = [layer for layer in network if _learns(layer)]
     value = np.asanyarray(x)
     lines = [Line("Given", "x", "", value), Line("Given", "target", "", np.asanyarray(target))]
-    lines += _parameters("Given", affine, "")
-    name, k = "x", 0
+    lines += _states("Given", learning, "")
+    name, k, outputs = "x", 0, []
     for i, layer in enumerate(network):
         before = name
-        k += isinstance(layer, Affine)
+        k += _learns(layer)
         name, formula = _named(layer, i, k, before)
         if layer is network[-1] and not isinstance(layer, Affine):
             name = "y"
+        outputs.append(name)
         value = layer.forward(value, training=True).copy()
         lines.append(Line("Forward", name, formula, value))
     if name != "y":
@@ -116,22 +118,26 @@ def trace(model: Sequential, x: ArrayLike, target: ArrayLike, *, loss: Loss, lea
         Line("Error", "loss", f"{type(loss).__name__}(y, target)", error),
         Line("Backward", "grad_y", "dloss/dy", grad),
     ]
-    for layer in reversed(network.layers):
-        if isinstance(layer, Affine):
-            lines.append(Line("Backward", f"delta{k}", f"dloss/dz{k}", grad))
+    for layer, name in zip(reversed(network.layers), reversed(outputs), strict=True):
+        if _learns(layer):
+            lines.append(Line("Backward", f"delta{k}", f"dloss/d{name}", grad))
         grad = _back(layer, grad)
-        if isinstance(layer, Affine):
+        if _learns(layer):
             lines += _gradients(layer, k)
             k -= 1
     SGD(network.parameters(), learning_rate).step()
-    return Trace(lines + _parameters("Update", affine, "new_"))
+    lines += _states("Update", learning, "new_")
+    return Trace(lines)
+
+
+def _learns(layer: Layer) -> bool:
+    return any(layer.named_parameters())
 
 
 def _taken_apart(model: Sequential) -> Sequential:
     """A copy in which each layer computes one thing."""
     network = Sequential(*(piece for layer in _leaves(model) for piece in _pieces(layer)))
-    names = [name for name, _ in network.named_parameters()]
-    network.load_state_dict(dict(zip(names, model.state_dict().values(), strict=True)))
+    network.load_state_dict(dict(zip(network.state_dict(), model.state_dict().values(), strict=True)))
     return network
 
 
@@ -167,19 +173,25 @@ def _back(layer: Layer, grad: Array) -> Array:
     return grad_x
 
 
-def _gradients(layer: Affine, k: int) -> Iterator[Line]:
-    formula = f"delta{k} x^T" if layer.kernel == "linear" else f"dloss/dw{k}"
-    yield Line("Backward", f"grad_w{k}", formula, layer.weight.grad.copy())
-    if layer.bias:
-        yield Line("Backward", f"grad_b{k}", f"dloss/db{k}", layer.bias.grad.copy())
+def _gradients(layer: Layer, k: int) -> Iterator[Line]:
+    is_linear = isinstance(layer, Affine) and layer.kernel == "linear"
+    for name, parameter in layer.named_parameters():
+        short = _short(name, k)
+        formula = f"delta{k} x^T" if is_linear and name == "weight" else f"dloss/d{short}"
+        yield Line("Backward", f"grad_{short}", formula, parameter.grad.copy())
 
 
-def _parameters(part: str, layers: list[Affine], prefix: str) -> list[Line]:
-    lines = []
+def _states(part: str, layers: list[Layer], prefix: str) -> Iterator[Line]:
+    """The parameters and buffers of layers, before or after the update."""
     for k, layer in enumerate(layers, 1):
-        for letter, parameter in (("w", layer.weight), ("b", layer.bias)):
-            if parameter:
-                name = f"{letter}{k}"
-                formula = f"{name} - learning_rate grad_{name}" if prefix else ""
-                lines.append(Line(part, prefix + name, formula, parameter.data.copy()))
-    return lines
+        learnt = dict(layer.named_parameters())
+        for name, value in layer.state_dict().items():
+            short = _short(name, k)
+            formula = f"{short} - learning_rate grad_{short}" if prefix and name in learnt else ""
+            yield Line(part, prefix + short, formula, value)
+
+
+def _short(name: str, k: int) -> str:
+    """The name of the state `name` of layer k."""
+    short = name.replace("weight", f"w{k}").replace("bias", f"b{k}")
+    return short if short != name else f"{name}{k}"

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 RandomState: TypeAlias = "int | np.random.Generator | None"
 Initializer = Callable[..., Array]
 
-__all__ = ["he_normal", "he_uniform", "normal", "xavier_normal", "xavier_uniform", "zeros"]
+__all__ = ["he_normal", "he_uniform", "normal", "ones", "uniform", "xavier_normal", "xavier_uniform", "zeros"]
 
 
 def normal(std: float = 1.0) -> Initializer:
@@ -30,9 +30,23 @@ def normal(std: float = 1.0) -> Initializer:
     return draw
 
 
+def uniform(bound: float = 1.0) -> Initializer:
+    """The initialiser that draws evenly from -bound to bound."""
+
+    def draw(shape: tuple[int, ...], random_state: RandomState = None) -> Array:
+        return np.random.default_rng(random_state).uniform(-bound, bound, shape)
+
+    return draw
+
+
 def zeros(shape: tuple[int, ...], random_state: RandomState = None) -> Array:
     """Nothing but zeros, which is how biases begin."""
     return np.zeros(shape)
+
+
+def ones(shape: tuple[int, ...], random_state: RandomState = None) -> Array:
+    """Nothing but ones, which is how the weights of normalisations begin."""
+    return np.ones(shape)
 
 
 def xavier_normal(shape: tuple[int, ...], random_state: RandomState = None) -> Array:
@@ -74,5 +88,4 @@ def _fans(shape: tuple[int, ...], *, both: bool = False) -> int:
 
 
 def _uniform(std: float, shape: tuple[int, ...], random_state: Any) -> Array:
-    bound = math.sqrt(3) * std
-    return np.random.default_rng(random_state).uniform(-bound, bound, shape)
+    return uniform(math.sqrt(3) * std)(shape, random_state)

@@ -298,6 +298,7 @@ def fit(
     """
     training = _Training(Run(model, optimizer), loss, batch_size, callbacks)
     training.try_out(x, y)
+    training.check_last_batch(np.asanyarray(x))
     if validation_data:
         training.try_out(*validation_data)
     rng = np.random.default_rng(random_state)
@@ -354,6 +355,14 @@ class _Training:
         if np.ndim(value):
             raise wrong(ValueError, "fit", "loss", f"is {self._loss}", "reduction 'mean' or 'sum'")
 
+    def check_last_batch(self, x: Array) -> None:
+        """A ValueError where fewer samples are left for the last batch than a layer needs in training."""
+        left = len(x) % self._batch_size or self._batch_size
+        try:
+            self.run.model.check_batch((left, *x.shape[1:]))
+        except ValueError as error:
+            raise ValueError(f"fit: the last batch of an epoch is too small: {error}") from None
+
     def epoch(self, data: Iterator[tuple[Array, Array]], validation_data: Any) -> None:
         run, mean, start = self.run, _Mean(self._loss), time.perf_counter()
         self._tell("epoch_begin")
@@ -397,9 +406,10 @@ class _Training:
         )
 
     def _keep(self) -> None:
-        """Remember the weights, if they are numbers."""
-        if all(np.isfinite(flat.data).all() for flat in self.run.model.parameters().flats):
-            self._last_good = self.run.model.state_dict()
+        """Remember the weights, if they are numbers, and with them running statistics."""
+        state = self.run.model.state_dict()
+        if all(np.isfinite(array).all() for array in state.values()):
+            self._last_good = state
 
     def _tell(self, event: str) -> None:
         for callback in self._callbacks:

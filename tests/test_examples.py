@@ -120,6 +120,30 @@ def test_a_trace_of_any_network_leaves_it_alone():
     np.testing.assert_allclose(trace["grad_w1"], model[0].weight.grad, rtol=1e-4, atol=1e-7)
 
 
+def test_a_trace_of_normalisation():
+    layers = nn.Linear(2, 3, dtype=np.float64), nn.BatchNorm1d(3, dtype=np.float64), nn.Tanh()
+    model = nn.Sequential(*layers, nn.LayerNorm(3, dtype=np.float64), nn.Linear(3, 1, dtype=np.float64))
+    model.initialize(random_state=0)
+    before, x = model.state_dict(), np.random.default_rng(0).normal(size=(4, 2))
+    trace = fastnn.trace(model, x, np.ones((4, 1)), loss=nn.MSELoss(), learning_rate=0.1)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    assert (trace["w2"] == 1).all()
+    assert trace["batchnorm1d_1"] == approx(
+        (trace["z1"] - trace["z1"].mean(0)) / np.sqrt(trace["z1"].var(0) + 1e-5)
+    )
+    assert trace["new_running_mean2"] == approx(0.1 * trace["z1"].mean(0))
+    assert trace["new_num_batches_tracked2"] == 1
+    assert trace["new_b3"] == approx(trace["b3"] - 0.1 * trace["grad_b3"])
+    assert trace["delta4"] == approx(trace["grad_y"])
+    model.parameters().zero_grad()
+    _, grad = nn.MSELoss().value_and_grad(model(x), np.ones((4, 1)))
+    model.backward(grad)
+    assert trace["grad_w2"] == approx(model[1].weight.grad)
+    with pytest.raises(ValueError, match=r"BatchNorm1d\(3, dtype=float64\): input has shape \(3,\)"):
+        fastnn.trace(model, x[0], [1.0], loss=nn.MSELoss(), learning_rate=0.1)
+
+
 def test_a_trace_prints_as_text_and_as_a_table():
     model = nn.Sequential(nn.Linear(1, 1, dtype=np.float64), nn.Tanh())
     model.load_state_dict({"0.weight": [[0.5]], "0.bias": [0]})

@@ -17,6 +17,8 @@ from fastnn import io, nn
 def network():
     return nn.Sequential(
         nn.Conv2d(1, 4, (3, 2), padding=((1, 0), (0, 1)), activation="gelu"),
+        nn.BatchNorm2d(4, eps=1e-4, momentum=None),
+        nn.LayerNorm((7, 8), bias=False),
         nn.MaxPool2d(2, padding="same"),
         nn.Dropout(0.25),
         nn.Flatten(),
@@ -25,10 +27,12 @@ def network():
 
 
 def test_a_model_comes_back(tmp_path):
-    model, path = network().eval(), tmp_path / "model.safetensors"
-    model.save(path)
-    loaded = nn.load(path)
+    model, path = network(), tmp_path / "model.safetensors"
     x = np.random.default_rng(0).normal(size=(5, 1, 8, 8))
+    model(x)  # so that there are running statistics
+    model.eval().save(path)
+    loaded = nn.load(path)
+    assert loaded[1].num_batches_tracked.data == 1
     assert not loaded.training
     assert repr(loaded) == repr(model)
     assert len(loaded.parameters().flats) == 2
@@ -122,6 +126,7 @@ def test_bad_files_are_refused(name, tmp_path):
 
 
 LINEAR = {"type": "Linear", "in_features": 2, "out_features": 1, "bias": False}
+NORM = {"type": "BatchNorm1d", "num_features": 2}
 RIGHT = {"0.weight": tensor((1, 2))}
 BAD_MODELS = {
     "foreign": (None, "say nothing of fastnn"),
@@ -143,6 +148,11 @@ BAD_MODELS = {
     ),
     "object dtype": ([{**LINEAR, "dtype": "O"}], "unknown dtype"),
     "other dtype": ([{**LINEAR, "dtype": "float64"}], "0.weight has dtype F32; expected that of float64"),
+    "negative variance": ([{**NORM, "eps": -1}], "eps is -1"),
+    "no momentum": ([{**NORM, "momentum": "x"}], "momentum is 'x'"),
+    "enormous statistics": ([{**NORM, "num_features": 2**31 - 1}], "lacks .*0.running_mean"),
+    "many axes": ([{"type": "LayerNorm", "normalized_shape": [2**31 - 1] * 1000}], "has 1000"),
+    "statistics of floats": ([{**NORM, "affine": "no"}], "affine is 'no'"),
     "missing tensor": ([{**LINEAR, "bias": True}], "lacks 0.bias"),
     "more tensors": ([], "unknown 0.weight"),
     "layers no list": ({"type": "Sequential", "layers": {}}, "layers are not a list"),
@@ -159,6 +169,17 @@ def test_bad_models_are_refused(name, tmp_path):
     path = tmp_path / "bad"
     path.write_bytes(written({**metadata, **RIGHT}, bytes(8)))
     with pytest.raises(io.FormatError, match=complaint):
+        nn.load(path)
+
+
+def test_statistics_of_another_dtype_are_refused(tmp_path):
+    model, path = nn.Sequential(nn.BatchNorm1d(2, affine=False)), tmp_path / "bad"
+    model.save(path)
+    content = path.read_bytes()
+    changed = content.replace(b'"I64"', b'"F64"')
+    assert changed != content
+    path.write_bytes(changed)
+    with pytest.raises(io.FormatError, match=r"0.num_batches_tracked has dtype F64; expected that of int64"):
         nn.load(path)
 
 

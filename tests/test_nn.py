@@ -34,6 +34,12 @@ MODELS = {
     "average pool": (lambda: nn.AvgPool2d((2, 3), padding=1), (2, 3, 7, 6)),
     "global average pool": (nn.GlobalAvgPool2d, (2, 3, 4, 5)),
     "flatten": (nn.Flatten, (2, 3, 4, 5)),
+    "batch norm": (lambda: nn.BatchNorm1d(4, dtype=X), (5, 4)),
+    "batch norm of a sequence": (lambda: nn.BatchNorm1d(3, eps=0.1, affine=False, dtype=X), (2, 3, 4)),
+    "batch norm of images": (lambda: nn.BatchNorm2d(3, momentum=None, dtype=X), (2, 3, 4, 2)),
+    "layer norm": (lambda: nn.LayerNorm(4, dtype=X), (2, 3, 4)),
+    "layer norm of two axes": (lambda: nn.LayerNorm((3, 4), bias=False, eps=0.1, dtype=X), (2, 3, 4)),
+    "layer norm alone": (lambda: nn.LayerNorm((4,), elementwise_affine=False), (5, 4)),
     "softmax": (nn.Softmax, (3, 4)),
     "log softmax": (lambda: nn.LogSoftmax(axis=0), (3, 4)),
     "leaky relu": (lambda: nn.LeakyReLU(0.3), (3, 4)),
@@ -41,11 +47,13 @@ MODELS = {
     "network": (
         lambda: nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1, dtype=X),
+            nn.BatchNorm2d(4, dtype=X),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(4, 3, 2, dtype=X),
             nn.ELU(0.5),
             nn.Flatten(),
+            nn.LayerNorm(12, dtype=X),
             nn.Sequential(nn.Linear(12, 5, dtype=X), nn.SiLU(), nn.Linear(5, 2, activation="tanh", dtype=X)),
         ),
         (3, 1, 6, 6),
@@ -57,6 +65,22 @@ LOSSES = (nn.CrossEntropyLoss, nn.MSELoss, nn.HalfSquaredError, nn.BCELoss, nn.B
 def small_network(**options):
     layers = nn.Linear(3, 4, **options), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2, **options)
     return nn.Sequential(*layers).initialize(random_state=0)
+
+
+def normalised_network(dtype=np.float32):
+    """Some steps of training behind it, so that its running statistics are not those of the beginning."""
+    model = nn.Sequential(
+        nn.BatchNorm1d(3, affine=False, dtype=dtype),
+        nn.Linear(3, 4, dtype=dtype),
+        nn.BatchNorm1d(4, momentum=0.3, dtype=dtype),
+        nn.ReLU(),
+        nn.LayerNorm(4, dtype=dtype),
+        nn.Linear(4, 2, dtype=dtype),
+    ).initialize(random_state=0)
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        model(rng.normal(2, 3, (8, 3)))
+    return model
 
 
 def differences(function, array):
@@ -82,9 +106,12 @@ def test_gradients_are_those_of_central_differences(name):
     weights = rng.normal(size=model.output_shape(shape))
 
     def loss():
-        return float(np.sum(weights * model.forward(x, training=False)))
+        return float(np.sum(weights * model.forward(x, training=True)))
 
-    assert model(x).shape == model.output_shape(shape)
+    y = model(x)
+    assert y.shape == model.output_shape(shape)
+    if not any(model.named_buffers()):
+        np.testing.assert_allclose(model.forward(x, training=False), y, rtol=1e-12, atol=1e-12)
     grad_x = model.backward(weights)
     np.testing.assert_allclose(grad_x, differences(loss, x), rtol=1e-6, atol=1e-8)
     for parameter in model.parameters():
@@ -187,7 +214,8 @@ def test_a_layer_keeps_its_values_when_it_joins_a_network():
 
 
 def test_a_description_takes_no_memory():
-    nn.Sequential(nn.Linear(2**30, 2**30), nn.Conv2d(2**20, 2**20, 1000)).summary()
+    layers = nn.Linear(2**30, 2**30), nn.Conv2d(2**20, 2**20, 1000)
+    nn.Sequential(*layers, nn.BatchNorm1d(2**30), nn.LayerNorm((2**30, 2**30))).summary()
 
 
 def test_results_are_the_callers_and_buffers_are_used_again():
@@ -249,6 +277,64 @@ def test_dropout():
         nn.Dropout(1.5)
 
 
+@pytest.mark.parametrize("momentum", [0.25, None])
+def test_batch_norm_keeps_running_statistics(momentum):
+    layer, rng = nn.BatchNorm2d(3, momentum=momentum, dtype=X), np.random.default_rng(0)
+    mean, variance = np.zeros(3), np.ones(3)
+    for step in range(1, 4):
+        x = rng.normal(size=(4, 3, 2, 5)) + np.arange(3).reshape(3, 1, 1)
+        np.testing.assert_allclose(layer(x).mean((0, 2, 3)), 0, atol=1e-12)
+        share = 1 / step if momentum is None else momentum
+        mean += share * (x.mean((0, 2, 3)) - mean)
+        variance += share * (x.var((0, 2, 3), ddof=1) - variance)
+    np.testing.assert_allclose(layer.running_mean.data, mean, rtol=1e-12)
+    np.testing.assert_allclose(layer.running_var.data, variance, rtol=1e-12)
+    assert layer.num_batches_tracked.data == 3
+    expected = (x - mean.reshape(3, 1, 1)) / np.sqrt(variance.reshape(3, 1, 1) + 1e-5)
+    np.testing.assert_allclose(layer.eval()(x), expected, rtol=1e-12, atol=1e-12)
+    assert layer.num_batches_tracked.data == 3
+    layer.initialize()
+    assert [buffer.data.tolist() for _, buffer in layer.named_buffers()] == [[0] * 3, [1] * 3, 0]
+
+
+def test_buffers_are_no_parameters():
+    model = normalised_network()
+    names = [name for name, _ in model.named_buffers()]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert names == [f"{i}.{name}" for i in (0, 2) for name in statistics]
+    assert model.parameters().size == 4 * 3 + 4 + 2 * 4 + 2 * 4 + 2 * 4 + 2
+    assert len(model.parameters().flats) == 1
+    assert list(model[2].state_dict()) == ["weight", "bias", *statistics]
+    assert model.summary().splitlines()[1].split() == ["BatchNorm1d(3,", "affine=False)", "0"]
+    before = model.state_dict()
+    for flat in model.parameters().flats:
+        flat.data.fill(7)
+    for name, buffer in model.named_buffers():
+        np.testing.assert_array_equal(buffer.data, before[name])
+
+
+def test_initialisers_leave_normalisations_alone():
+    model = nn.Sequential(nn.LayerNorm((2, 3)), nn.Flatten(), nn.Linear(6, 2))
+    model.initialize(init.he_normal, random_state=0)
+    assert (model[0].weight.data == 1).all()
+    assert not model[0].bias.data.any()
+
+
+def test_normalisation_without_gradients_of_the_input():
+    model = normalised_network(X)
+    x, grad = np.random.default_rng(0).normal(size=(5, 3)), np.ones((5, 2))
+    gradients = []
+    for needs_grad_x in (True, False):
+        model.parameters().zero_grad()
+        model(x)
+        model.backward(grad, needs_grad_x=needs_grad_x)
+        gradients.append(model.parameters().flats[0].grad.copy())
+    np.testing.assert_array_equal(*gradients)
+    first = nn.Sequential(nn.BatchNorm1d(3))
+    first(x)
+    assert first.backward(x, needs_grad_x=False) is None
+
+
 def test_two_threads_predict_at_once():
     model, x = small_network(), np.random.default_rng(0).normal(size=(64, 3))
     expected = model.predict(x)
@@ -291,6 +377,19 @@ def test_copies():
     np.testing.assert_allclose(wide(x), model(x), rtol=1e-5, atol=1e-6)
 
 
+def test_copies_have_the_running_statistics():
+    model, x = normalised_network().eval(), np.random.default_rng(0).normal(size=(4, 3))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.astype(np.float32)):
+        np.testing.assert_array_equal(other(x), model(x))
+        for (name, one), (_, mine) in zip(other.named_buffers(), model.named_buffers(), strict=True):
+            np.testing.assert_array_equal(one.data, mine.data, name)
+            assert not np.shares_memory(one.data, mine.data)
+    wide = model.astype(np.float64)
+    assert wide(x).dtype == wide[0].running_var.data.dtype == np.float64
+    assert wide[0].num_batches_tracked.data.dtype == np.int64
+    np.testing.assert_allclose(wide(x), model(x), rtol=1e-5, atol=1e-5)
+
+
 def test_state_dict_goes_back_in_or_changes_nothing():
     model, other = small_network(), small_network().initialize(random_state=1)
     state = model.state_dict()
@@ -317,6 +416,12 @@ def test_summary_and_repr():
 
 
 SIZES = {
+    "layer 0, BatchNorm1d(3): input has shape (2, 2); expected (N, 3) or (N, 3, L)": (nn.BatchNorm1d(3),),
+    "layer 0, BatchNorm2d(2): input has shape (2, 2); expected (N, 2, H, W)": (nn.BatchNorm2d(2),),
+    "layer 1, LayerNorm((1, 2)): input has shape (2, 2); expected (..., 1, 2)": (
+        nn.Flatten(),
+        nn.LayerNorm((1, 2)),
+    ),
     "layer 1, Linear(4, 5): input has shape (2, 3); expected (..., 4)": (nn.Linear(2, 3), nn.Linear(4, 5)),
     "layer 0, Conv2d(3, 8, 3): input has shape (2, 2); expected (N, 3, H, W)": (nn.Conv2d(3, 8, 3),),
     "layer 2, layer 0, Linear(9, 1): input has shape (2, 2); expected (..., 9)": (
@@ -332,6 +437,20 @@ def test_sizes_that_do_not_fit_name_the_layer(message):
     model = nn.Sequential(*SIZES[message])
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         model(np.zeros((2, 2)))
+
+
+def test_a_batch_that_is_too_small_to_train_on_names_the_layer():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten())
+    model.check_batch((1, 1, 4, 3))
+    message = r"^layer 1, BatchNorm2d\(2\): input has shape \(1, 2, 1, 1\); expected at least two values"
+    with pytest.raises(ValueError, match=message):
+        model.check_batch((1, 1, 3, 3))
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=r"^BatchNorm2d\(2\): input has shape"):
+        model(np.zeros((1, 1, 3, 3)))
+    assert model.eval()(np.zeros((1, 1, 3, 3))).shape == (1, 2)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 def test_an_image_that_is_too_small_names_the_layer():
@@ -350,6 +469,12 @@ def test_an_image_that_is_too_small_names_the_layer():
         lambda: nn.Conv2d(3, 3, 3, stride=0),
         lambda: nn.MaxPool2d(2, padding=-1),
         lambda: nn.GELU("sometimes"),
+        lambda: nn.BatchNorm1d(0),
+        lambda: nn.BatchNorm1d(2, momentum=1.5),
+        lambda: nn.BatchNorm2d(2, eps=-1),
+        lambda: nn.LayerNorm(()),
+        lambda: nn.LayerNorm((2, 0)),
+        lambda: nn.LayerNorm(2, dtype=np.float16),
         lambda: nn.Sequential(*[nn.ReLU()] * 2),
     ],
 )
@@ -369,11 +494,13 @@ def test_initialisers():
     shape, rng = (200, 100, 2, 2), np.random.default_rng(0)
     stds = {
         init.normal(0.3): 0.3,
+        init.uniform(0.3): 0.3 / np.sqrt(3),
         init.xavier_normal: np.sqrt(2 / 1200),
         init.xavier_uniform: np.sqrt(2 / 1200),
         init.he_normal: np.sqrt(2 / 400),
         init.he_uniform: np.sqrt(2 / 400),
         init.zeros: 0,
+        init.ones: 0,
     }
     for initializer, std in stds.items():
         assert initializer(shape, rng).std() == pytest.approx(std, rel=0.02)

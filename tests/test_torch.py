@@ -17,6 +17,12 @@ LAYERS = {
     "MaxPool2d": ((3, 2, 1), {}, (2, 3, 7, 6)),
     "AvgPool2d": ((2,), {"padding": 1}, (2, 3, 7, 6)),
     "Flatten": ((), {}, (2, 3, 4)),
+    "BatchNorm1d": ((4,), {}, (5, 4)),
+    "BatchNorm1d of a sequence": ((3,), {"momentum": None, "affine": False}, (2, 3, 4)),
+    "BatchNorm2d": ((3,), {"eps": 1e-3, "momentum": 0.3}, (2, 3, 4, 5)),
+    "LayerNorm": ((4,), {}, (2, 3, 4)),
+    "LayerNorm of two axes": (((3, 4),), {"eps": 1e-3, "bias": False}, (2, 3, 4)),
+    "LayerNorm alone": ((4,), {"elementwise_affine": False}, (3, 4)),
     "LeakyReLU": ((0.3,), {}, (3, 4)),
     "ELU": ((0.5,), {}, (3, 4)),
     "GELU tanh": ((), {"approximate": "tanh"}, (3, 4)),
@@ -56,6 +62,14 @@ def compare(ours, theirs, shape, rtol=1e-10):
     ):
         assert name == their_name
         close(parameter.grad, theirs_.grad)
+    same_state(ours, theirs)
+
+
+def same_state(ours, theirs):
+    state = theirs.state_dict()
+    assert list(ours.state_dict()) == list(state)
+    for name, array in ours.state_dict().items():
+        close(array, state[name])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -64,7 +78,7 @@ def test_layers(name):
 
     arguments, options, shape = LAYERS[name]
     kind = name.partition(" ")[0]
-    dtype = {"dtype": np.float64} if kind in ("Linear", "Conv2d") else {}
+    dtype = {"dtype": np.float64} if kind in ("Linear", "Conv2d") or "Norm" in kind else {}
     ours = getattr(nn, kind)(*arguments, **options, **dtype)
     rtol = 1e-7 if kind == "Hardsigmoid" else 1e-10  # PyTorch has 1/6 in float32 there
     compare(ours, getattr(torch.nn, kind)(*arguments, **options).double(), shape, rtol)
@@ -97,6 +111,28 @@ def test_a_network_and_weights_both_ways():
     theirs.load_state_dict({name: torch.tensor(array) for name, array in ours.state_dict().items()})
     x = np.random.default_rng(1).normal(size=(4, 1, 6, 6))
     close(ours.predict(x), theirs(torch.tensor(x)))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_in_training_and_evaluation(momentum):
+    import torch
+
+    ours = nn.Sequential(
+        nn.Conv2d(1, 3, 2, dtype=np.float64), nn.BatchNorm2d(3, momentum=momentum, dtype=np.float64)
+    )
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 2), torch.nn.BatchNorm2d(3, momentum=momentum)
+    ).double()
+    ours.load_state_dict(theirs.state_dict())
+    rng = np.random.default_rng(0)
+    for n in (5, 2, 7):
+        x = rng.normal(1, 2, (n, 1, 4, 5))
+        close(ours(x), theirs(torch.tensor(x)))
+        same_state(ours, theirs)
+    ours.eval(), theirs.eval()
+    close(ours(x), theirs(torch.tensor(x)))
+    same_state(ours, theirs)
+    theirs.load_state_dict({name: torch.tensor(array) for name, array in ours.state_dict().items()})
 
 
 def test_global_pooling():

@@ -15,6 +15,11 @@ X = np.random.default_rng(0).normal(size=(70, 2)).astype(np.float32)
 LABELS = (X[:, 0] * X[:, 1] > 0).astype(int)
 
 
+def normalised():
+    layers = nn.Linear(2, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.LayerNorm(16), nn.Linear(16, 2)
+    return nn.Sequential(*layers).initialize(random_state=0)
+
+
 def network(dropout=0.0):
     layers = nn.Linear(2, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2)
     return nn.Sequential(*layers).initialize(random_state=0)
@@ -44,13 +49,24 @@ def test_a_network_learns_and_the_history_tells():
     assert result["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-6)
 
 
-def test_training_is_reproducible_for_any_number_of_threads():
+@pytest.mark.parametrize("make", [lambda: network(dropout=0.3), normalised])
+def test_training_is_the_same_for_any_number_of_threads(make):
     results = []
     for threads in (1, 2):
         with fastnn.num_threads(threads):
-            model = network(dropout=0.3)
+            model = make()
             fit(model)
-            results.append(weights(model))
+            results.append(model.state_dict())
+    for name, array in results[0].items():
+        np.testing.assert_array_equal(array, results[1][name])
+
+
+def test_training_is_reproducible():
+    results = []
+    for _ in range(2):
+        model = network(dropout=0.3)
+        fit(model)
+        results.append(weights(model))
     np.testing.assert_array_equal(*results)
     other = network(dropout=0.3)
     fit(other, random_state=2)
@@ -98,6 +114,39 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights():
     x[40] = np.nan
     with pytest.raises(train.DivergedError, match="epoch 1, batch 2"):
         fit(x=x, shuffle=False)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_running_statistics_go_back_with_the_weights(tmp_path):
+    class Spoil(Poison):
+        def batch_begin(self, run):
+            if (run.epoch, run.batch) == (1, 1):
+                run.model[1].running_var.data.fill(np.inf)
+            if (run.epoch, run.batch) == (3, 1):
+                run.model[0].weight.data.fill(np.nan)
+
+    model, seen, path = normalised(), [], tmp_path / "best.safetensors"
+    callbacks = [lambda run: seen.append(run.model.state_dict()), Spoil()]
+    with pytest.raises(train.DivergedError):
+        fit(model, epochs=5, callbacks=callbacks)
+    assert same(model.state_dict(), seen[0])  # the later ones have an infinite variance
+    model, seen[:] = normalised(), []
+
+    def worsen(run):
+        seen.append(run.model.state_dict())
+        run.history.epochs[-1]["val_loss"] = [3, 1, 2, 4][run.epoch]
+
+    fit(
+        model,
+        epochs=4,
+        callbacks=[worsen, train.EarlyStopping(patience=2), train.ModelCheckpoint(path)],
+    )
+    assert same(model.state_dict(), seen[1])
+    assert same(nn.load(path).state_dict(), seen[1])
+    assert seen[1]["1.num_batches_tracked"] == 6
 
 
 def test_ctrl_c_ends_at_a_border_of_batches(caplog):
@@ -151,6 +200,12 @@ def test_fit_works_in_another_thread():
             X,
             LABELS,
             r"layer 1, Linear\(3, 2\): input has shape",
+        ),
+        (
+            normalised(),
+            X[:65],
+            LABELS[:65],
+            r"batch of an epoch is too small: layer 1, BatchNorm1d\(16\): input",
         ),
         (network(), X, LABELS[:-1], r"fit: y has shape \(69,\), x \(70, 2\); expected as many"),
         (network(), X[:0], LABELS[:0], "not 0"),

@@ -1,7 +1,7 @@
 """Networks: layers, losses and the perceptron, on the kernels behind the public names of fastnn."""
 
 from fastnn.nn._layer import Layer
-from fastnn.nn._parameters import Parameter, Parameters
+from fastnn.nn._parameters import Buffer, Parameter, Parameters
 from fastnn.nn.activations import (
     ELU,
     GELU,
@@ -26,6 +26,7 @@ from fastnn.nn.dropout import Dropout
 from fastnn.nn.files import load
 from fastnn.nn.flatten import Flatten
 from fastnn.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, HalfSquaredError, Loss, MSELoss
+from fastnn.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
 from fastnn.nn.perceptron import Perceptron
 from fastnn.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from fastnn.nn.sequential import Sequential
@@ -37,6 +38,9 @@ __all__ = [
     "AvgPool2d",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Buffer",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
@@ -46,6 +50,7 @@ __all__ = [
     "Hardsigmoid",
     "Hardtanh",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",

@@ -13,11 +13,19 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnn.init import Initializer, RandomState
-from fastnn.nn._parameters import Parameter, Parameters, gather
+from fastnn.nn._parameters import Buffer, Parameter, Parameters, gather
 from fastnn_ext.checks import integer, wrong
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def floating(layer: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """`dtype` where it is one that layers compute in."""
+    if np.dtype(dtype) not in FLOATS:
+        raise wrong(ValueError, layer, "dtype", f"is {np.dtype(dtype)}", "float32 or float64")
+    return np.dtype(dtype)
 
 
 class Scratch:
@@ -81,6 +89,10 @@ class Layer(ABC):
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of `shape`; a ValueError where it does not fit."""
+
+    def check_batch(self, shape: Shape) -> None:
+        """A ValueError where a batch of `shape` does not fit, or is too small to train on."""
+        self.output_shape(shape)
 
     def _out(self, x: Array, dtype: np.dtype[Any]) -> Array:
         """The buffer for the output for `x`."""
@@ -152,19 +164,35 @@ class Layer(ABC):
             layer.seed(rng)
 
     def initialize(self, initializer: Initializer | None = None, *, random_state: RandomState = None) -> Self:
-        """Draw all weights anew, with `initializer` (see `fastnn.init`) or each layer's own; biases are 0 again."""
+        """Draw all weights anew, with `initializer` (see `fastnn.init`) or each layer's own.
+
+        Biases are 0 again, the weights of normalisations 1, and their running statistics begin anew.
+        """
         rng = np.random.default_rng(random_state)
         for parameter in self.parameters():
-            if initializer is not None and len(parameter.shape) > 1:
+            if initializer is not None and parameter.has_fans:
                 parameter.initializer = initializer
             parameter.initialize(rng)
+        for _, buffer in self.named_buffers():
+            buffer.reset()
         return self
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """The parameters with the names that `state_dict` gives them."""
-        yield from ((name, value) for name, value in vars(self).items() if isinstance(value, Parameter))
+        return ((name, one) for name, one in self._named_state() if isinstance(one, Parameter))
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """What training changes without learning it, with the names that `state_dict` gives it."""
+        return ((name, one) for name, one in self._named_state() if isinstance(one, Buffer))
+
+    def _named_state(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        """Parameters and buffers in the order of `state_dict`."""
+        yield from self._own_state()
         for i, layer in enumerate(self.layers):
-            yield from ((f"{i}.{name}", parameter) for name, parameter in layer.named_parameters())
+            yield from ((f"{i}.{name}", one) for name, one in layer._named_state())
+
+    def _own_state(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        return ((name, one) for name, one in vars(self).items() if isinstance(one, (Parameter, Buffer)))
 
     def parameters(self) -> Parameters:
         """The parameters, in one flat buffer per dtype."""
@@ -175,12 +203,12 @@ class Layer(ABC):
         return self._parameters
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters, by PyTorch's names and in its layouts."""
+        """Copies of all parameters and buffers, by PyTorch's names and in its layouts."""
         self.parameters()
-        return {name: one.data.copy() for name, one in self.named_parameters()}
+        return {name: one.data.copy() for name, one in self._named_state()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """Take over parameters, cast to the dtypes there are; a ValueError changes nothing.
+        """Take over parameters and buffers, cast to the dtypes there are; a ValueError changes nothing.
 
         Parameters
         ----------
@@ -192,14 +220,13 @@ class Layer(ABC):
         ValueError
             Where names are missing or unknown, or a shape differs.
         """
-        parameters = dict(self.named_parameters())
         arrays = {name: np.asarray(value) for name, value in state.items()}
         self.check_state({name: array.shape for name, array in arrays.items()})
-        self._take(parameters, arrays)
+        self._take(arrays)
 
     def check_state(self, shapes: Mapping[str, Shape]) -> None:
-        """A ValueError where names and shapes are not those of the parameters."""
-        expected = {name: one.shape for name, one in self.named_parameters()}
+        """A ValueError where names and shapes are not those of the parameters and buffers."""
+        expected = {name: one.shape for name, one in self._named_state()}
         for problem, names in (
             ("lacks", expected.keys() - shapes),
             ("has the unknown", shapes.keys() - expected),
@@ -212,20 +239,20 @@ class Layer(ABC):
                     ValueError, "load_state_dict", name, f"has shape {tuple(shapes[name])}", f"{shape}"
                 )
 
-    def _take(self, parameters: Mapping[str, Parameter], arrays: Mapping[str, Array]) -> None:
-        gather(parameters.values(), draw=False)
-        for name, parameter in parameters.items():
-            parameter.data[...] = arrays[name]
+    def _take(self, arrays: Mapping[str, Array]) -> None:
+        gather((one for _, one in self.named_parameters()), draw=False)
+        for name, one in self._named_state():
+            one.data[...] = arrays[name]
 
     @cached_property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of the first parameter; None where there are none."""
-        return next((one.dtype for _, one in self.named_parameters()), None)
+        """The dtype of the first parameter, or else buffer; None where there are none."""
+        return next((one.dtype for _, one in self._named_state()), None)
 
     def astype(self, dtype: DTypeLike) -> Self:
         """A copy with parameters of another dtype."""
         new = self._with_dtype(np.dtype(dtype))
-        new._take(dict(new.named_parameters()), self.state_dict())
+        new._take(self.state_dict())
         return new.train(self.training)
 
     def _with_dtype(self, dtype: np.dtype[Any]) -> Self:
@@ -272,7 +299,7 @@ class Layer(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        own = {name: one.data for name, one in vars(self).items() if isinstance(one, Parameter)}
+        own = {name: one.data for name, one in self._own_state()}
         return _rebuilt, (type(self), self._arguments, own, self.training)
 
     def _cast(self, x: ArrayLike) -> Array:

@@ -1,10 +1,14 @@
-"""Parameters and their gradients: views into flat buffers, so that an optimizer step is one call of a kernel."""
+"""Parameters and their gradients: views into flat buffers, so that an optimizer step is one call of a kernel.
+
+Beside them stand buffers, which are kept and saved but not learnt.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -28,10 +32,20 @@ class Parameter:
 
     Both are views into flat buffers that the parameters of a network share. Memory is taken, and first values are
     drawn, when they are first asked for: a description of a network costs nothing.
+
+    Where `has_fans`, by default with two axes or more, `Layer.initialize` may draw them by another initialiser.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, initializer: Initializer) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        initializer: Initializer,
+        *,
+        has_fans: bool | None = None,
+    ) -> None:
         self.shape = shape
+        self.has_fans = len(shape) > 1 if has_fans is None else has_fans
         self.size = math.prod(shape)
         self.dtype = np.dtype(dtype)
         self.initializer = initializer
@@ -89,6 +103,30 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
+
+
+class Buffer:
+    """An array that a layer keeps in training without learning it, `data`: running statistics, for example.
+
+    Optimizers know nothing of it; else it goes where parameters go. It takes memory when it is first asked for.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, value: float) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._value = value
+
+    @cached_property
+    def data(self) -> Array:
+        """The values, in `shape`."""
+        return np.full(self.shape, self._value, self.dtype)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.data.fill(self._value)
+
+    def __repr__(self) -> str:
+        return f"Buffer(shape={self.shape}, dtype={self.dtype})"
 
 
 def gather(parameters: Iterable[Parameter], *, draw: bool = True) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 import fastnn
 from fastnn import init
-from fastnn.nn._layer import Layer, Shape
+from fastnn.nn._layer import Layer, Shape, floating
 from fastnn.nn._parameters import Parameter
 from fastnn.nn.activations import saves_output
 from fastnn_ext.checks import integer, wrong
@@ -20,7 +20,6 @@ from fastnn_ext.checks.windows import axes, pair
 Array = NDArray[Any]
 Pair = int | tuple[int, int]
 Padding = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | str
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Affine(Layer):
@@ -31,8 +30,7 @@ class Affine(Layer):
 
     def _have(self, shape: Shape, bias: bool, activation: str | None, dtype: DTypeLike) -> None:
         name = type(self).__name__
-        if np.dtype(dtype) not in FLOATS:
-            raise wrong(ValueError, name, "dtype", f"is {np.dtype(dtype)}", "float32 or float64")
+        dtype = floating(name, dtype)
         self.activation = fused(name, activation)
         self.weight = Parameter(shape, dtype, init.he_uniform)
         self.bias = Parameter(shape[:1], dtype, init.zeros) if bias else None

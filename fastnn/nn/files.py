@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import io
-from fastnn.nn import activations, affine, dropout, flatten, pooling, sequential
+from fastnn.nn import activations, affine, dropout, flatten, norm, pooling, sequential
 from fastnn.nn._layer import Layer
 from fastnn.nn.sequential import Sequential
 
@@ -18,7 +18,7 @@ VERSION = 1
 #: The only names that a file can call: those without subclasses, for the others are frames.
 LAYERS = {
     name: value
-    for module in (activations, affine, dropout, flatten, pooling, sequential)
+    for module in (activations, affine, dropout, flatten, norm, pooling, sequential)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, Layer)
     if value.__module__ == module.__name__ and not value.__subclasses__()
@@ -105,13 +105,11 @@ def _description(metadata: dict[str, str]) -> Any:
 
 
 def _check_tensors(model: Sequential, tensors: dict[str, Any]) -> None:
-    """A ValueError where the tensors of a file are not the parameters of the model; none is read for that."""
+    """A ValueError where the tensors of a file are not the state of the model; none is read for that."""
     model.check_state({name: tuple(tensor.get_shape()) for name, tensor in tensors.items()})
-    for name, parameter in model.named_parameters():
-        if tensors[name].get_dtype() != f"F{8 * parameter.dtype.itemsize}":
-            raise ValueError(
-                f"{name} has dtype {tensors[name].get_dtype()}; expected that of {parameter.dtype}"
-            )
+    for name, one in model._named_state():
+        if tensors[name].get_dtype() != f"{one.dtype.kind.upper()}{8 * one.dtype.itemsize}":
+            raise ValueError(f"{name} has dtype {tensors[name].get_dtype()}; expected that of {one.dtype}")
 
 
 def _described(layer: Layer) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any, Self
 
@@ -41,7 +42,9 @@ class Sequential(Layer):
                 )
         self.layers = layers
         self._steps = list(_fused(layers))
-        self._first = next((i for i, (layer, _) in enumerate(self._steps) if layer.dtype), len(self._steps))
+        self._first = next(
+            (i for i, (layer, _) in enumerate(self._steps) if any(layer.named_parameters())), len(self._steps)
+        )
         self._checked: Shape | None = None
 
     def _forward(self, x: Array, training: bool) -> Array:
@@ -66,11 +69,15 @@ class Sequential(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         for i, layer in enumerate(self.layers):
-            try:
+            with _naming(i):
                 shape = layer.output_shape(shape)
-            except ValueError as error:
-                raise ValueError(f"layer {i}, {error}") from None
         return shape
+
+    def check_batch(self, shape: Shape) -> None:
+        for i, layer in enumerate(self.layers):
+            with _naming(i):
+                layer.check_batch(shape)
+                shape = layer.output_shape(shape)
 
     def _with_dtype(self, dtype: np.dtype[Any]) -> Self:
         return type(self)(*(layer._with_dtype(dtype) for layer in self.layers))
@@ -97,6 +104,15 @@ class Sequential(Layer):
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
+
+
+@contextmanager
+def _naming(i: int) -> Iterator[None]:
+    """Have a ValueError name layer i."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"layer {i}, {error}") from None
 
 
 def _fused(layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, dict[str, str]]]:

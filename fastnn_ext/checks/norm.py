@@ -18,7 +18,7 @@ def layer_norm(
 ) -> tuple[Array, Array | None, Array | None, float, Output]:
     """Plain x[..., length], weight[length] and bias[length] or None, eps, and the Output."""
     name = "layer_norm"
-    eps = _eps(name, eps)
+    eps = as_eps(name, eps)
     given = {"x": x, **checks.present(weight=weight, bias=bias)}
     arrays, originals, dtype = checks.floats(name, **given)
     plain = dict(zip(given, arrays, strict=True))
@@ -35,7 +35,7 @@ def layer_norm_backward(
 ) -> tuple[Array, Array, Array | None, float, Gradients]:
     """Plain grad_out and x[..., length], weight[length] or None, eps, and an Output for each needed gradient."""
     name = "layer_norm_backward"
-    eps, needed = _eps(name, eps), checks.needed(name, needs)
+    eps, needed = as_eps(name, eps), checks.needed(name, needs)
     arrays, _, dtype = checks.floats(name, grad_out=grad_out, x=x, **checks.present(weight=weight))
     grad_out, x, *weights = arrays
     checks.at_least(name, "x", x, 1)
@@ -65,7 +65,7 @@ def batch_norm(
     name = "batch_norm"
     training = checks.boolean(name, "training", training)
     with_stats = checks.boolean(name, "return_stats", return_stats)
-    momentum, eps = _momentum(name, momentum), _eps(name, eps)
+    momentum, eps = as_momentum(name, momentum), as_eps(name, eps)
     if training:
         checks.updatable(name, "running_mean", running_mean)
         checks.updatable(name, "running_var", running_var)
@@ -108,11 +108,11 @@ def batch_norm_backward(
     return grad_out, x, weight, mean, inv_std, training, gradients
 
 
-def _eps(function: str, eps: Any) -> float:
+def as_eps(function: str, eps: Any) -> float:
     return checks.number(function, "eps", eps, low=0, finite=True)
 
 
-def _momentum(function: str, momentum: Any) -> float:
+def as_momentum(function: str, momentum: Any) -> float:
     value = checks.number(function, "momentum", momentum, low=0)
     if value > 1:
         raise wrong(ValueError, function, "momentum", f"is {momentum!r}", "a number from 0 to 1")
