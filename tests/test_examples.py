@@ -144,6 +144,24 @@ def test_a_trace_of_normalisation():
         fastnn.trace(model, x[0], [1.0], loss=nn.MSELoss(), learning_rate=0.1)
 
 
+def test_a_trace_of_a_recurrent_network():
+    layers = nn.RNN(2, 3, 2, dtype=np.float64), nn.Last(), nn.Linear(3, 1, dtype=np.float64)
+    model = nn.Sequential(*layers).initialize(random_state=0)
+    x = np.random.default_rng(0).normal(size=(4, 5, 2))
+    trace = fastnn.trace(model, x, np.ones((4, 1)), loss=nn.MSELoss(), learning_rate=0.1)
+    _, grad = nn.MSELoss().value_and_grad(model(x), np.ones((4, 1)))
+    model.backward(grad)
+    for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l1", "bias_hh_l1"):
+        short = name.replace("weight", "w1").replace("bias", "b1")
+        parameter = getattr(model[0], name)
+        assert trace[short] == approx(parameter.data)
+        assert trace[f"grad_{short}"] == approx(parameter.grad)
+        assert trace[f"new_{short}"] == approx(parameter.data - 0.1 * parameter.grad)
+    assert trace["rnn_0"].shape == trace["delta1"].shape == (4, 5, 3)
+    assert trace["last_1"] == approx(trace["rnn_0"][:, -1])
+    assert "z2 = w2 last_1 + b2" in str(trace)
+
+
 def test_a_trace_prints_as_text_and_as_a_table():
     model = nn.Sequential(nn.Linear(1, 1, dtype=np.float64), nn.Tanh())
     model.load_state_dict({"0.weight": [[0.5]], "0.bias": [0]})

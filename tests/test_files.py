@@ -41,6 +41,20 @@ def test_a_model_comes_back(tmp_path):
     assert repr(nn.load(str(path))) == repr(model)
 
 
+def test_a_recurrent_model_comes_back(tmp_path):
+    layers = (
+        nn.RNN(2, 3, num_layers=2, nonlinearity="relu", dtype=np.float64),
+        nn.RNN(3, 2, bias=False),
+        nn.Last(),
+    )
+    model, path = nn.Sequential(*layers).eval(), tmp_path / "model.safetensors"
+    model.save(path)
+    loaded = nn.load(path)
+    assert repr(loaded) == repr(model)
+    x = np.random.default_rng(0).normal(size=(4, 5, 2))
+    np.testing.assert_array_equal(loaded(x), model(x))
+
+
 def test_an_interrupted_save_leaves_the_old_file_whole(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     network().save(path)
@@ -126,6 +140,7 @@ def test_bad_files_are_refused(name, tmp_path):
 
 
 LINEAR = {"type": "Linear", "in_features": 2, "out_features": 1, "bias": False}
+RNN = {"type": "RNN", "input_size": 2, "hidden_size": 1, "bias": False}
 NORM = {"type": "BatchNorm1d", "num_features": 2}
 RIGHT = {"0.weight": tensor((1, 2))}
 BAD_MODELS = {
@@ -153,6 +168,13 @@ BAD_MODELS = {
     "enormous statistics": ([{**NORM, "num_features": 2**31 - 1}], "lacks .*0.running_mean"),
     "many axes": ([{"type": "LayerNorm", "normalized_shape": [2**31 - 1] * 1000}], "has 1000"),
     "statistics of floats": ([{**NORM, "affine": "no"}], "affine is 'no'"),
+    "enormous depth": ([{**RNN, "num_layers": 2**31 - 1}], "num_layers is 2147483647 in sum, with 1 tensors"),
+    "depth of many": ([{"type": "Sequential", "layers": [RNN | {"num_layers": 1}] * 9}], "is 9 in sum"),
+    "negative depth": ([{**RNN, "num_layers": -5}, {**RNN, "num_layers": 1}], "num_layers is -5"),
+    "depth of text": ([{**RNN, "num_layers": "9"}], "num_layers is '9'"),
+    "other function": ([{**RNN, "nonlinearity": "system"}], "nonlinearity is 'system'"),
+    "enormous state": ([{**RNN, "hidden_size": 2**31 - 1}], "lacks 0.weight_hh_l0"),
+    "order of text": ([{**RNN, "batch_first": "x"}], "batch_first is 'x'"),
     "missing tensor": ([{**LINEAR, "bias": True}], "lacks 0.bias"),
     "more tensors": ([], "unknown 0.weight"),
     "layers no list": ({"type": "Sequential", "layers": {}}, "layers are not a list"),

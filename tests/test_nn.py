@@ -40,6 +40,25 @@ MODELS = {
     "layer norm": (lambda: nn.LayerNorm(4, dtype=X), (2, 3, 4)),
     "layer norm of two axes": (lambda: nn.LayerNorm((3, 4), bias=False, eps=0.1, dtype=X), (2, 3, 4)),
     "layer norm alone": (lambda: nn.LayerNorm((4,), elementwise_affine=False), (5, 4)),
+    "rnn": (lambda: nn.RNN(4, 3, dtype=X), (2, 5, 4)),
+    "rnn of layers": (lambda: nn.RNN(2, 3, 3, "relu", dtype=X), (2, 4, 2)),
+    "rnn with steps first": (lambda: nn.RNN(2, 3, 2, bias=False, batch_first=False, dtype=X), (4, 2, 2)),
+    "last step": (nn.Last, (2, 3, 4)),
+    "last label": (nn.Last, (2, 3)),
+    "many to many": (
+        lambda: nn.Sequential(nn.RNN(3, 4, dtype=X), nn.LayerNorm(4, dtype=X), nn.Linear(4, 2, dtype=X)),
+        (2, 3, 3),
+    ),
+    "many to one": (
+        lambda: nn.Sequential(
+            nn.Linear(2, 3, activation="relu", dtype=X),
+            nn.RNN(3, 4, dtype=X),
+            nn.RNN(4, 3, dtype=X),
+            nn.Last(),
+            nn.Linear(3, 1, dtype=X),
+        ),
+        (3, 4, 2),
+    ),
     "softmax": (nn.Softmax, (3, 4)),
     "log softmax": (lambda: nn.LogSoftmax(axis=0), (3, 4)),
     "leaky relu": (lambda: nn.LeakyReLU(0.3), (3, 4)),
@@ -335,12 +354,74 @@ def test_normalisation_without_gradients_of_the_input():
     assert first.backward(x, needs_grad_x=False) is None
 
 
-def test_two_threads_predict_at_once():
-    model, x = small_network(), np.random.default_rng(0).normal(size=(64, 3))
-    expected = model.predict(x)
+def test_rnn_is_the_recurrence():
+    rng = np.random.default_rng(0)
+    model = nn.RNN(2, 3, num_layers=2, dtype=X).initialize(random_state=0)
+    for parameter in model.parameters():
+        parameter.data[...] = rng.normal(size=parameter.shape)
+    x, state = rng.normal(size=(4, 6, 2)), model.state_dict()
+    steps = x
+    for i in (0, 1):
+        ih, hh, b, c = (state[f"{name}_l{i}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        h, outputs = np.zeros((4, 3)), []
+        for t in range(6):
+            h = np.tanh(steps[:, t] @ ih.T + b + h @ hh.T + c)
+            outputs.append(h)
+        steps = np.stack(outputs, axis=1)
+    np.testing.assert_allclose(model(x), steps, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(nn.Sequential(model, nn.Last())(x), model(x)[:, -1])
+    other = nn.RNN(2, 3, num_layers=2, batch_first=False, dtype=X)
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(other(x.swapaxes(0, 1)).swapaxes(0, 1), model(x))
+
+
+def test_rnn_begins_as_it_says():
+    model = nn.RNN(9, 100, num_layers=2).initialize(random_state=0)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    assert list(model.state_dict()) == [f"{name}_l{i}" for i in (0, 1) for name in names]
+    for name, array in model.state_dict().items():
+        if name.startswith("weight"):
+            assert array.std() == pytest.approx(0.1 / np.sqrt(3), rel=0.05)
+            assert abs(array).max() <= 0.1
+        else:
+            assert not array.any()
+    model.initialize(init.he_normal, random_state=0)
+    assert model.weight_ih_l0.data.std() == pytest.approx(np.sqrt(2 / 9), rel=0.05)
+
+
+def test_rnn_uses_its_buffers_again_and_returns_arrays_of_ones_own():
+    model, x = nn.RNN(2, 3, num_layers=2), np.random.default_rng(0).normal(size=(4, 5, 2))
+    first = model(x)
+    kept = first.copy()
+    inner = model.forward(x + 1, training=True)
+    assert np.shares_memory(inner, model.forward(x, training=True))
+    np.testing.assert_array_equal(first, kept)
+    buffers = dict(model._scratch._buffers)
+    assert buffers.keys() == {"x", "states0", "states1"}
+    model.backward(inner)
+    model(x[:2])
+    assert all(model._scratch._buffers[name] is buffer for name, buffer in buffers.items())
+    assert model.eval()(x[:0]).shape == (0, 5, 3)
+    assert model(x[:, :0]).shape == (4, 0, 3)
+    with pytest.raises(TypeError, match="input is a masked array"):
+        model(np.ma.masked_greater(x, 1))
+
+
+def sequence_network():
+    layers = nn.RNN(3, 4, num_layers=2), nn.BatchNorm1d(5), nn.Last(), nn.LayerNorm(4), nn.Linear(4, 2)
+    return nn.Sequential(*layers).initialize(random_state=0)
+
+
+@pytest.mark.parametrize(("make", "shape"), [(small_network, (64, 3)), (sequence_network, (64, 5, 3))])
+def test_two_threads_predict_at_once(make, shape):
+    model, x = make(), np.random.default_rng(0).normal(size=shape)
+    model(x)
+    before, expected = model.state_dict(), model.predict(x)
     with ThreadPoolExecutor(2) as pool:
         for y in pool.map(lambda size: model.predict(x, batch_size=size), [7, 64] * 20):
-            np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 def test_networks_are_imported_on_first_use():
@@ -416,6 +497,10 @@ def test_summary_and_repr():
 
 
 SIZES = {
+    "layer 0, RNN(2, 3): input has shape (2, 2); expected (N, T, 2)": (nn.RNN(2, 3),),
+    "layer 0, RNN(2, 3, batch_first=False): input has shape (2, 2); expected (T, N, 2)": (
+        nn.RNN(2, 3, batch_first=False),
+    ),
     "layer 0, BatchNorm1d(3): input has shape (2, 2); expected (N, 3) or (N, 3, L)": (nn.BatchNorm1d(3),),
     "layer 0, BatchNorm2d(2): input has shape (2, 2); expected (N, 2, H, W)": (nn.BatchNorm2d(2),),
     "layer 1, LayerNorm((1, 2)): input has shape (2, 2); expected (..., 1, 2)": (
@@ -437,6 +522,14 @@ def test_sizes_that_do_not_fit_name_the_layer(message):
     model = nn.Sequential(*SIZES[message])
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         model(np.zeros((2, 2)))
+
+
+def test_sequences_without_a_step_have_no_last_one():
+    message = r"layer 1, Last\(\): input has shape \(4, 0, 3\); expected \(N, T, \.\.\.\) with T at least 1"
+    with pytest.raises(ValueError, match=message):
+        nn.Sequential(nn.RNN(2, 3), nn.Last())(np.zeros((4, 0, 2)))
+    with pytest.raises(ValueError, match=r"expected \(N, T, \.\.\.\)"):
+        nn.Last()(np.zeros(3))
 
 
 def test_a_batch_that_is_too_small_to_train_on_names_the_layer():
@@ -469,6 +562,10 @@ def test_an_image_that_is_too_small_names_the_layer():
         lambda: nn.Conv2d(3, 3, 3, stride=0),
         lambda: nn.MaxPool2d(2, padding=-1),
         lambda: nn.GELU("sometimes"),
+        lambda: nn.RNN(2, 0),
+        lambda: nn.RNN(2, 3, 0),
+        lambda: nn.RNN(2, 3, nonlinearity="sigmoid"),
+        lambda: nn.RNN(2, 3, dtype=np.int64),
         lambda: nn.BatchNorm1d(0),
         lambda: nn.BatchNorm1d(2, momentum=1.5),
         lambda: nn.BatchNorm2d(2, eps=-1),

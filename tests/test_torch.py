@@ -113,6 +113,55 @@ def test_a_network_and_weights_both_ways():
     close(ours.predict(x), theirs(torch.tensor(x)))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((3, 4), {}),
+        ((3, 4, 3), {"nonlinearity": "relu"}),
+        ((3, 4, 2, "relu"), {"bias": False}),
+        ((3, 4, 2), {"batch_first": False}),
+    ],
+)
+def test_recurrent_layers(arguments, options):
+    import torch
+
+    class Outputs(torch.nn.RNN):
+        def forward(self, x):
+            return super().forward(x)[0]
+
+    ours = nn.RNN(*arguments, **options, dtype=np.float64)
+    compare(ours, Outputs(*arguments, **{"batch_first": True, **options}).double(), (5, 6, 3))
+
+
+def test_a_recurrent_network_learns_the_same():
+    import torch
+
+    class Last(torch.nn.RNN):
+        def forward(self, x):
+            return super().forward(x)[0][:, -1]
+
+    ours = nn.Sequential(nn.RNN(2, 5, dtype=np.float64), nn.Last(), nn.Linear(5, 3, dtype=np.float64))
+    rnn, linear = Last(2, 5, batch_first=True).double(), torch.nn.Linear(5, 3).double()
+    parameters = [*rnn.named_parameters(prefix="0"), *linear.named_parameters(prefix="2")]
+    ours.load_state_dict({name: one.detach() for name, one in parameters})
+    optimizer = optim.Adam(ours.parameters(), lr=0.01)
+    their_optimizer = torch.optim.Adam([one for _, one in parameters], lr=0.01)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        x, target = rng.normal(size=(8, 7, 2)), rng.integers(0, 3, 8)
+        value, grad = nn.CrossEntropyLoss().value_and_grad(ours(x), target)
+        optimizer.zero_grad()
+        ours.backward(grad, needs_grad_x=False)
+        optimizer.step()
+        their_optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(linear(rnn(torch.tensor(x))), torch.tensor(target))
+        loss.backward()
+        their_optimizer.step()
+        close(value, loss, 1e-8)
+    for (_, one), (_, theirs) in zip(ours.named_parameters(), parameters, strict=True):
+        close(one.data, theirs, 1e-7)
+
+
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_batch_norm_in_training_and_evaluation(momentum):
     import torch

@@ -20,6 +20,11 @@ def normalised():
     return nn.Sequential(*layers).initialize(random_state=0)
 
 
+def recurrent():
+    layers = nn.RNN(1, 8, num_layers=2), nn.Dropout(0.1), nn.Last(), nn.Linear(8, 2)
+    return nn.Sequential(*layers).initialize(random_state=0)
+
+
 def network(dropout=0.0):
     layers = nn.Linear(2, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2)
     return nn.Sequential(*layers).initialize(random_state=0)
@@ -49,13 +54,15 @@ def test_a_network_learns_and_the_history_tells():
     assert result["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-6)
 
 
-@pytest.mark.parametrize("make", [lambda: network(dropout=0.3), normalised])
-def test_training_is_the_same_for_any_number_of_threads(make):
+@pytest.mark.parametrize(
+    ("make", "x"), [(lambda: network(dropout=0.3), X), (normalised, X), (recurrent, X[:, :, np.newaxis])]
+)
+def test_training_is_the_same_for_any_number_of_threads(make, x):
     results = []
     for threads in (1, 2):
         with fastnn.num_threads(threads):
             model = make()
-            fit(model)
+            fit(model, x)
             results.append(model.state_dict())
     for name, array in results[0].items():
         np.testing.assert_array_equal(array, results[1][name])
@@ -79,6 +86,16 @@ def test_the_loss_of_an_epoch_is_the_mean_over_samples():
     expected = train.evaluate(model, X, LABELS, loss=nn.CrossEntropyLoss())
     assert history["loss"] == pytest.approx([expected["loss"]], rel=1e-5)
     assert history["accuracy"] == pytest.approx([expected["accuracy"]])
+
+
+def test_sequences_are_learnt_step_by_step():
+    """Whether the sum so far is positive, for each step of each sequence."""
+    x = np.random.default_rng(0).normal(size=(300, 6, 1)).astype(np.float32)
+    model = nn.Sequential(nn.RNN(1, 12), nn.Linear(12, 2)).initialize(random_state=0)
+    labels = (x.cumsum(axis=1)[..., 0] > 0).astype(int)
+    history = fit(model, x, labels, epochs=15, optimizer=optim.Adam(model.parameters(), 0.01))
+    assert history["accuracy"][-1] > 0.95
+    assert model.predict(x).shape == (300, 6, 2)
 
 
 def test_newton_gets_its_closure():

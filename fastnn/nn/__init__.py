@@ -29,11 +29,13 @@ from fastnn.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, HalfS
 from fastnn.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
 from fastnn.nn.perceptron import Perceptron
 from fastnn.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from fastnn.nn.recurrent import RNN, Last
 from fastnn.nn.sequential import Sequential
 
 __all__ = [
     "ELU",
     "GELU",
+    "RNN",
     "SELU",
     "AvgPool2d",
     "BCELoss",
@@ -49,6 +51,7 @@ __all__ = [
     "HalfSquaredError",
     "Hardsigmoid",
     "Hardtanh",
+    "Last",
     "Layer",
     "LayerNorm",
     "LeakyReLU",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from fastnn import io
-from fastnn.nn import activations, affine, dropout, flatten, norm, pooling, sequential
+from fastnn.nn import activations, affine, dropout, flatten, norm, pooling, recurrent, sequential
 from fastnn.nn._layer import Layer
 from fastnn.nn.sequential import Sequential
 
@@ -18,7 +19,7 @@ VERSION = 1
 #: The only names that a file can call: those without subclasses, for the others are frames.
 LAYERS = {
     name: value
-    for module in (activations, affine, dropout, flatten, norm, pooling, sequential)
+    for module in (activations, affine, dropout, flatten, norm, pooling, recurrent, sequential)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, Layer)
     if value.__module__ == module.__name__ and not value.__subclasses__()
@@ -71,10 +72,11 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     library = _safetensors("load")
     try:
         with library.safe_open(os.fspath(path), framework="numpy") as file:
-            model = _built(_description(file.metadata() or {}))
+            description, names = _description(file.metadata() or {}), file.keys()
+            _check_depth(description, len(names))
+            model = _built(description)
             if not isinstance(model, Sequential):
                 raise ValueError(f"the model is a {type(model).__name__}; expected a Sequential")
-            names = file.keys()
             _check_tensors(model, {name: file.get_slice(name) for name in names})
             state = {name: file.get_tensor(name) for name in names}
     except (library.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -102,6 +104,21 @@ def _description(metadata: dict[str, str]) -> Any:
     if not isinstance(description, dict) or description.get("version") != VERSION:
         raise ValueError(f"its description is not of version {VERSION}")
     return description.get("model")
+
+
+def _check_depth(description: Any, tensors: int) -> None:
+    """A ValueError where recurrent layers would be more than the tensors: a number in a file must not take memory."""
+    depth = sum(number for number in _depths(description) if isinstance(number, int) and number > 0)
+    if depth > tensors:
+        raise ValueError(f"num_layers is {depth} in sum, with {tensors} tensors")
+
+
+def _depths(description: Any) -> Iterator[Any]:
+    if isinstance(description, dict):
+        yield description.get("num_layers")
+        layers = description.get("layers")
+        for layer in layers if isinstance(layers, list) else ():
+            yield from _depths(layer)
 
 
 def _check_tensors(model: Sequential, tensors: dict[str, Any]) -> None:
