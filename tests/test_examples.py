@@ -99,6 +99,18 @@ def test_digits(capsys):
     assert "Conv2d(16, 32, 3, padding=1)" in printed
 
 
+def test_sequence(capsys):
+    run("sequence")["main"]()
+    lines = (line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    share = {name.strip(): float(percent.rstrip("%")) for name, percent in lines}
+    assert len(share) == 6
+    for name, percent in share.items():
+        if name.endswith("recurrent"):
+            assert percent > 99, name
+        else:
+            assert percent < 60, name
+
+
 def test_a_trace_of_any_network_leaves_it_alone():
     layers = nn.Conv2d(1, 2, 3, activation="relu"), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.5)
     model = nn.Sequential(*layers, nn.Sequential(nn.Linear(8, 4), nn.GELU(), nn.Linear(4, 3, bias=False)))
