@@ -152,6 +152,7 @@ BAD_MODELS = {
     "unknown layer": ([{"type": "system"}], "unknown layer 'system'"),
     "dotted layer": ([{"type": "os.system", "command": "true"}], "unknown layer"),
     "frame": ([{"type": "Affine"}], "unknown layer 'Affine'"),
+    "frame of normalisation": ([NORM | {"type": "BatchNorm"}], "unknown layer 'BatchNorm'"),
     "no name": ([{"type": ["Linear"]}], "unknown layer"),
     "unknown argument": ([{**LINEAR, "hook": "x"}], "hook"),
     "missing argument": ([{"type": "Linear"}], "in_features"),

@@ -102,6 +102,11 @@ def normalised_network(dtype=np.float32):
     return model
 
 
+def sequence_network():
+    layers = nn.RNN(3, 4, num_layers=2), nn.BatchNorm1d(5), nn.Last(), nn.LayerNorm(4), nn.Linear(4, 2)
+    return nn.Sequential(*layers).initialize(random_state=0)
+
+
 def differences(function, array):
     """Central differences of a scalar function at each element of an array, which is changed for it and put back."""
     slopes = np.empty(array.shape)
@@ -407,11 +412,6 @@ def test_rnn_uses_its_buffers_again_and_returns_arrays_of_ones_own():
         model(np.ma.masked_greater(x, 1))
 
 
-def sequence_network():
-    layers = nn.RNN(3, 4, num_layers=2), nn.BatchNorm1d(5), nn.Last(), nn.LayerNorm(4), nn.Linear(4, 2)
-    return nn.Sequential(*layers).initialize(random_state=0)
-
-
 @pytest.mark.parametrize(("make", "shape"), [(small_network, (64, 3)), (sequence_network, (64, 5, 3))])
 def test_two_threads_predict_at_once(make, shape):
     model, x = make(), np.random.default_rng(0).normal(size=shape)
@@ -422,6 +422,29 @@ def test_two_threads_predict_at_once(make, shape):
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_training_at_sizes_for_threads_gives_the_same_bits():
+    rng = np.random.default_rng(0)
+    images, rows = rng.normal(size=(16, 8, 32, 32)), rng.normal(size=(256, 768))
+    sequences = rng.normal(size=(64, 12, 64))
+    for x, layer in (
+        (images, nn.BatchNorm2d(8)),
+        (rows, nn.LayerNorm(768)),
+        (sequences, nn.RNN(64, 128, num_layers=2)),
+    ):
+        layer.initialize(random_state=0)
+        results = []
+        for threads in (1, 2, 4):
+            with fastnn.num_threads(threads):
+                layer.parameters().zero_grad()
+                y = layer(x)
+                grad_x = layer.backward(y)
+                gradients = [one.grad.copy() for one in layer.parameters()]
+            results.append([y, grad_x, *gradients])
+        for other in results[1:]:
+            for one, same in zip(other, results[0], strict=True):
+                np.testing.assert_array_equal(one, same)
 
 
 def test_networks_are_imported_on_first_use():
@@ -458,16 +481,19 @@ def test_copies():
     np.testing.assert_allclose(wide(x), model(x), rtol=1e-5, atol=1e-6)
 
 
-def test_copies_have_the_running_statistics():
-    model, x = normalised_network().eval(), np.random.default_rng(0).normal(size=(4, 3))
+@pytest.mark.parametrize(("make", "shape"), [(normalised_network, (4, 3)), (sequence_network, (4, 5, 3))])
+def test_copies_have_the_running_statistics(make, shape):
+    model, x = make(), np.random.default_rng(0).normal(size=shape)
+    model(x)
+    model.eval()
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.astype(np.float32)):
         np.testing.assert_array_equal(other(x), model(x))
         for (name, one), (_, mine) in zip(other.named_buffers(), model.named_buffers(), strict=True):
             np.testing.assert_array_equal(one.data, mine.data, name)
             assert not np.shares_memory(one.data, mine.data)
     wide = model.astype(np.float64)
-    assert wide(x).dtype == wide[0].running_var.data.dtype == np.float64
-    assert wide[0].num_batches_tracked.data.dtype == np.int64
+    assert wide(x).dtype == np.float64
+    assert [one.dtype for _, one in wide.named_buffers()][:3] == [np.float64, np.float64, np.int64]
     np.testing.assert_allclose(wide(x), model(x), rtol=1e-5, atol=1e-5)
 
 

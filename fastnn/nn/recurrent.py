@@ -108,7 +108,7 @@ class RNN(Layer):
         return cell
 
     def _forward(self, x: Array, training: bool) -> Array:
-        x = self._cast(as_real("RNN", "input", x))
+        x = as_real("RNN", "input", self._cast(x))
         self.output_shape(x.shape)
         states, saved = self._steps_first(x, "x" if training else None), []
         steps, n = states.shape[:2]
