@@ -168,10 +168,13 @@ class Last(Layer):
         return x[:, -1]
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        gradient = self._scratch("grad", saved, grad.dtype)
-        gradient.fill(0)
-        gradient[:, -1] = grad
-        return gradient
+        n, steps, *rest = saved
+        gradient = self._scratch(
+            "grad", (steps, n, *rest), grad.dtype
+        )  # steps first, as RNN reads it without a copy
+        gradient[:-1] = 0
+        gradient[-1] = grad
+        return gradient.swapaxes(0, 1)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) < 2 or not shape[1]:
