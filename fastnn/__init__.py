@@ -30,7 +30,7 @@ _public = _select.PublicNames(globals())
 set_backend = _public.set_backend
 report = _public.report
 #: Networks stand on the public names; most programs that use kernels alone never import these modules.
-_NETWORKS = ("data", "init", "nn", "optim", "train")
+_NETWORKS = ("data", "init", "nn", "optim", "plot", "train")
 _FUNCTIONS = {"trace": "fastnn._trace"}
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastnn.nn import Dropout, Layer, Loss, Sequential
 from fastnn.nn.activations import Activation, layer_of
 from fastnn.nn.affine import Affine
+from fastnn.nn.sequential import leaves
 from fastnn.optim import SGD
 
 Array = NDArray[Any]
@@ -136,24 +137,16 @@ def _learns(layer: Layer) -> bool:
 
 def _taken_apart(model: Sequential) -> Sequential:
     """A copy in which each layer computes one thing."""
-    network = Sequential(*(piece for layer in _leaves(model) for piece in _pieces(layer)))
+    network = Sequential(*(piece for layer in leaves(model) for piece in _pieces(layer)))
     network.load_state_dict(dict(zip(network.state_dict(), model.state_dict().values(), strict=True)))
     return network
-
-
-def _leaves(layer: Layer) -> Iterator[Layer]:
-    if isinstance(layer, Sequential):
-        for one in layer.layers:
-            yield from _leaves(one)
-    elif not isinstance(layer, Dropout):
-        yield layer
 
 
 def _pieces(layer: Layer) -> Iterator[Layer]:
     if isinstance(layer, Affine) and layer.activation:
         yield type(layer)(**(layer.config | {"activation": None}))
         yield layer_of(layer.activation)
-    else:
+    elif not isinstance(layer, Dropout):
         yield type(layer)(**layer.config)
 
 

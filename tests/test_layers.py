@@ -40,6 +40,11 @@ MAY_IMPORT = {
         *NUMPY,
         *("fastnn.data", "fastnn.init", "fastnn.nn", "fastnn.optim", "fastnn_ext.checks", "tqdm"),
     ),
+    "fastnn.plot": (
+        *NUMPY,
+        PUBLIC_NAMES,
+        *("fastnn._contract", "fastnn.nn", "fastnn.train", "fastnn_ext.checks", "matplotlib"),
+    ),
     "fastnn.optim": (*NUMPY, PUBLIC_NAMES, "fastnn.nn", "fastnn_ext.checks"),
     "fastnn.nn": (
         *NUMPY,

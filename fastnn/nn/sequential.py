@@ -115,6 +115,15 @@ def _naming(i: int) -> Iterator[None]:
         raise ValueError(f"layer {i}, {error}") from None
 
 
+def leaves(layer: Layer) -> Iterator[Layer]:
+    """The layers that compute, in their order, of networks in networks too."""
+    if isinstance(layer, Sequential):
+        for one in layer:
+            yield from leaves(one)
+    else:
+        yield layer
+
+
 def _fused(layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, dict[str, str]]]:
     """The layers to be run, each with its options; an activation is an option of the layer before it, if it can be."""
     absorbed: Layer | None = None
