@@ -67,5 +67,5 @@ bench-rivals: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/rivals.py --threads 2
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info fastnn-demo
 	find fastnn_ext -name '*.so' -delete

@@ -7,13 +7,14 @@ Two convolutions with pooling, one dense layer, softmax cross-entropy and Adam, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastnn
-from fastnn import _select, data, init, nn, optim, train
+from fastnn import _pictures, _select, data, init, nn, optim, plot, train
 
 Split = tuple[NDArray[np.float32], NDArray[np.intp]]
 
@@ -35,7 +36,13 @@ class Result:
     backend: str
     accuracy: float
     loss: float
-    seconds_per_epoch: float
+    history: train.History
+    model: nn.Sequential
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """The mean over the epochs."""
+        return mean(self.history["seconds"])
 
 
 def load_digits() -> tuple[Split, Split]:
@@ -67,14 +74,16 @@ def learn(backend: str, digits: tuple[Split, Split], *, progress: bool = True) -
         training, test = digits
         warm_up = BATCH + len(training[1]) % BATCH  # both sizes of batch, so that compilation is not timed
         _fit((training[0][:warm_up], training[1][:warm_up]), 1, progress=False)
-        model, history = _fit(training, EPOCHS, progress=progress)
+        model, history = _fit(training, EPOCHS, test, progress=progress)
         tested = train.evaluate(model, *test, loss=nn.CrossEntropyLoss())
     finally:
         fastnn.set_backend(chosen)
-    return Result(backend, tested["accuracy"], tested["loss"], mean(history["seconds"]))
+    return Result(backend, tested["accuracy"], tested["loss"], history, model)
 
 
-def _fit(digits: Split, epochs: int, *, progress: bool) -> tuple[nn.Sequential, train.History]:
+def _fit(
+    digits: Split, epochs: int, test: Split | None = None, *, progress: bool
+) -> tuple[nn.Sequential, train.History]:
     model = network()
     history = train.fit(
         model,
@@ -83,6 +92,7 @@ def _fit(digits: Split, epochs: int, *, progress: bool) -> tuple[nn.Sequential, 
         optimizer=optim.Adam(model.parameters(), LEARNING_RATE),
         epochs=epochs,
         batch_size=BATCH,
+        validation_data=test,
         random_state=SEED,
         progress=progress,
     )
@@ -112,8 +122,24 @@ def disagreement(results: list[Result]) -> str:
     return ""
 
 
-def run() -> list[Result]:
-    """Train with every backend that is here and print the table."""
+def draw(result: Result, folder: Path) -> list[Path]:
+    """Pictures of what was learnt: loss and accuracy by epoch, and the filters of the first convolution."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first = result.model[0]
+    assert isinstance(first, nn.Conv2d)
+    pictures = {
+        "loss": plot.history(result.history),
+        "accuracy": plot.history(result.history, "accuracy"),
+        "filters": plot.filters(first),
+    }
+    paths = {name: folder / f"{name}.png" for name in pictures}
+    for name, axes in pictures.items():
+        _pictures.save(axes, paths[name])
+    return list(paths.values())
+
+
+def run(folder: str = "fastnn-demo") -> list[Result]:
+    """Train with every backend that is here, print the table, and put pictures into `folder`."""
     digits = load_digits()
     names = [name for name in ("numpy", "numba", "cython") if not _select.why_unavailable(name)]
     for name in _select.BACKENDS:
@@ -128,4 +154,9 @@ def run() -> list[Result]:
     print(
         f"\nThe backends agree: losses within {LOSS_TOLERANCE}, accuracies within {ACCURACY_TOLERANCE:.2%}."
     )
+    if _pictures.are_possible():
+        paths = ", ".join(map(str, draw(results[-1], Path(folder))))
+        print(f"What {results[-1].backend} has learnt, in pictures: {paths}")
+    else:
+        print("No pictures: they are made by matplotlib, which is not installed.")
     return results

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import io
+from fastnn._described import made
 from fastnn.nn import activations, affine, dropout, flatten, norm, pooling, recurrent, sequential
 from fastnn.nn._layer import Layer
 from fastnn.nn.sequential import Sequential
@@ -74,7 +75,7 @@ def load(path: str | os.PathLike[str]) -> Sequential:
         with library.safe_open(os.fspath(path), framework="numpy") as file:
             description, names = _description(file.metadata() or {}), file.keys()
             _check_depth(description, len(names))
-            model = _built(description)
+            model = built(description)
             if not isinstance(model, Sequential):
                 raise ValueError(f"the model is a {type(model).__name__}; expected a Sequential")
             _check_tensors(model, {name: file.get_slice(name) for name in names})
@@ -146,19 +147,19 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else np.dtype(value).name
 
 
-def _built(description: Any) -> Layer:
+def built(description: Any) -> Layer:
+    """The layer that a description names; a ValueError or TypeError says what is wrong with it."""
     if not isinstance(description, dict):
         raise ValueError(f"a layer is described by {description!r}")
-    kind, arguments = description.get("type"), {k: v for k, v in description.items() if k != "type"}
-    if not isinstance(kind, str) or kind not in LAYERS:
-        raise ValueError(f"unknown layer {kind!r}")
+    arguments = dict(description)
     layers = arguments.pop("layers", [])
     if not isinstance(layers, list):
         raise ValueError("layers are not a list")
     if "dtype" in arguments and arguments["dtype"] not in ("float32", "float64"):
         raise ValueError(f"unknown dtype {arguments['dtype']!r}")
     arguments = {name: _as_tuple(value) for name, value in arguments.items()}
-    return LAYERS[kind](*map(_built, layers), **arguments)
+    layer: Layer = made("layer", LAYERS, arguments, *map(built, layers))
+    return layer
 
 
 def _as_tuple(value: Any) -> Any:
