@@ -3,11 +3,13 @@
 `--backend=numpy` (or numba, cython, cython-avx2, ...; several with commas) narrows the backends. The variable
 `FASTNN_TEST_BACKENDS` lists in the same words which must be there; `FASTNN_BUILD=require` means that compiled
 ones must. What must be there and is not fails; nothing is skipped for being absent but comparisons with other
-libraries, which the end of the run counts.
+libraries, and what learns MNIST where `FASTNN_MNIST` does not name a folder of its files. The end of the run counts
+them.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -28,8 +30,11 @@ settings.register_profile(
 )
 settings.load_profile("fastnn")
 
-#: Tests that compare with one of these are marked with its name.
-OTHER_LIBRARIES = ("torch",)
+#: Marks of tests that need what fastnn does not need: what they are, whether it is there, and why not.
+OPTIONAL = {
+    "torch": ("comparisons with torch", find_spec("torch") is not None, "which is not installed"),
+    "mnist": ("training on MNIST", "FASTNN_MNIST" in os.environ, "whose folder FASTNN_MNIST would name"),
+}
 
 _TALLY: Counter[str] = Counter()
 _LEFT_OUT: Counter[str] = Counter()
@@ -42,18 +47,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernels(having=...): only kernels for which having(kernel) is true")
     config.addinivalue_line("markers", "backends(having=...): only those for which having(backend) is true")
-    for library in OTHER_LIBRARIES:
-        config.addinivalue_line("markers", f"{library}: compares with {library}, which fastnn does not need")
+    for mark, (tests, _, _) in OPTIONAL.items():
+        config.addinivalue_line("markers", f"{mark}: {tests}, which fastnn does not need")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out comparisons with libraries that are not installed; the end of the run says so."""
-    for library in (name for name in OTHER_LIBRARIES if find_spec(name) is None):
-        comparisons = [item for item in items if item.get_closest_marker(library)]
-        if comparisons:
-            config.hook.pytest_deselected(items=comparisons)
-            items[:] = [item for item in items if item not in comparisons]
-            _LEFT_OUT[library] = len(comparisons)
+    """Leave out tests of what is not there; the end of the run says so."""
+    for mark in (mark for mark, (_, is_there, _) in OPTIONAL.items() if not is_there):
+        marked = [item for item in items if item.get_closest_marker(mark)]
+        if marked:
+            config.hook.pytest_deselected(items=marked)
+            items[:] = [item for item in items if item not in marked]
+            _LEFT_OUT[mark] = len(marked)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -79,8 +84,9 @@ def tally() -> Counter[str]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    for library, count in _LEFT_OUT.items():
-        terminalreporter.write_line(f"left out: {count} comparisons with {library}, which is not installed")
+    for mark, count in _LEFT_OUT.items():
+        tests, _, reason = OPTIONAL[mark]
+        terminalreporter.write_line(f"left out: {count} {tests}, {reason}")
     if _TALLY:
         counts = ", ".join(f"{count} of {battery}" for battery, count in _TALLY.items())
         terminalreporter.write_line(f"{len(KERNELS)} kernels, {len(DTYPES)} dtypes; cases passed: {counts}")

@@ -1,5 +1,6 @@
 """The worked examples of the notes, digit by digit; the scripts in examples/ run and say what they should."""
 
+import os
 import runpy
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from worked_examples import EXAMPLES
 
 import fastnn
-from fastnn import nn
+from fastnn import data, nn
 
 FOLDER = Path(__file__).parents[1] / "examples"
 #: The names of the numbers of the notes in a trace.
@@ -109,6 +110,50 @@ def test_sequence(capsys):
             assert percent > 99, name
         else:
             assert percent < 60, name
+
+
+def lenet(capsys, *arguments):
+    """The share of test digits that LeNet-5 says to have right."""
+    run("lenet")["main"]([*arguments])
+    printed = capsys.readouterr().out
+    assert "61,706" in printed  # parameters
+    return float(printed.partition("5 epochs: ")[2].partition("%")[0])
+
+
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_lenet_learns_the_digits(capsys):
+    assert lenet(capsys) >= 96.5
+
+
+@pytest.mark.mnist
+def test_lenet_learns_mnist(capsys):
+    assert lenet(capsys, os.environ["FASTNN_MNIST"]) >= 97.5
+
+
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_lenet_is_reproducible():
+    example = run("lenet")
+    images, labels = data.load_digits()
+    images = example["enlarged"](images[:200])
+    results = [example["learn"](images, labels[:200], seed, progress=False) for seed in (1, 1, 2)]
+    assert results[0] == results[1]
+    assert results[0]["loss"] != results[2]["loss"]
+
+
+def test_lenet_enlarges_and_shifts():
+    example = run("lenet")
+    ramp = np.arange(8.0).reshape(1, 1, 8, 1) + 10 * np.arange(8.0)
+    large = example["enlarged"](ramp)
+    assert large.shape == (1, 1, 28, 28)
+    np.testing.assert_allclose(np.diff(large[0, 0, 2:-2], axis=0), 8 / 28)
+    np.testing.assert_allclose(np.diff(large[0, 0, :, 2:-2], axis=1), 80 / 28)
+    images = np.zeros((50, 1, 5, 5))
+    images[:, 0, 2, 2] = 1
+    shifts = example["Shifts"](images, seed=0)
+    shifts.epoch_begin(None)
+    places = {(row, column) for _, _, row, column in np.argwhere(images).tolist()}
+    assert images.sum() == 50
+    assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
 
 
 def test_a_trace_of_any_network_leaves_it_alone():
