@@ -25,17 +25,24 @@ optimizer = { type = "Adam", lr = 0.02, betas = [0.8, 0.99] }
 schedule = { type = "cosine_decay", length = 3 }
 layers = [
   { type = "Linear", in_features = 2, out_features = 8 },
-  "Tanh",
-  { type = "Dropout", p = 0.1 },
+  { type = "Sequential", layers = ["Tanh", { type = "Dropout", p = 0.1 }] },
   { type = "Linear", in_features = 8, out_features = 2 },
 ]
 """
 
 
-def process(*arguments):
+#: As `-m fastnn` is, but with Ctrl-C as in a terminal where whoever runs the tests has it ignored.
+WITH_CTRL_C = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("fastnn", run_name="__main__", alter_sys=True)
+"""
+
+
+def process(*arguments, code=("-m", "fastnn")):
     """A process that runs a command of the packages under test, wherever it is started."""
     environment = os.environ | {"PYTHONPATH": str(Path(fastnn.__file__).parents[1])}
-    line = [sys.executable, "-P", "-W", "error", "-m", "fastnn", *arguments]
+    line = [sys.executable, "-P", "-W", "error", *code, *arguments]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -142,7 +149,7 @@ def test_a_configuration_and_options_in_place_of_its_entries(folder, run):
     status, out, err = run("train", "network.toml", "--data", "samples.csv", "--save", "a.safetensors")
     assert (status, err) == (0, [])
     assert [line.partition("lr ")[2].partition(",")[0] for line in out[6:9]] == ["0.02", "0.015", "0.005"]
-    assert repr(nn.load("a.safetensors")[1]) == "Tanh()"
+    assert repr(nn.load("a.safetensors")[1]) == "Sequential(Tanh(), Dropout(p=0.1))"
     status, out, _ = run("train", "network.toml", "--data", "samples.csv", "--epochs", 1, "--lr", "0.5")
     assert status == 0
     assert "epoch 1/1" in out[-1]
@@ -369,7 +376,8 @@ def wait_for_line(running, word):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 @pytest.mark.timeout(LIMIT)
 def test_ctrl_c_saves_the_last_whole_weights(folder):
-    with process("train", "--data", "samples.npz", "--epochs", "1000000", "--save", "m") as running:
+    arguments = "train", "--data", "samples.npz", "--epochs", "1000000", "--save", "m"
+    with process(*arguments, code=("-c", WITH_CTRL_C)) as running:
         try:
             wait_for_line(running, "epoch       3/1000000")
             running.send_signal(signal.SIGINT)

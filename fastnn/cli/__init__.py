@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         _complain(options, f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ImportError, IndexError, MemoryError, TypeError, ValueError) as error:
+    except (ImportError, IndexError, MemoryError, RecursionError, TypeError, ValueError) as error:
         _complain(options, str(error))
     return 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from argparse import Namespace
 from dataclasses import fields
@@ -52,8 +53,6 @@ def train(options: Namespace) -> int:
         if teller.history:
             _keep(options, model, teller.history)
         return DIVERGED
-    if history.stopped:
-        print(f"{history.stopped}: training has ended after that batch", file=sys.stderr)
     _keep(options, model, history)
     return INTERRUPTED if history.stopped else 0
 
@@ -161,8 +160,9 @@ def _check_paths(options: Namespace) -> None:
     ):
         if path is None:
             continue
-        if not Path(path).parent.is_dir() or Path(path).is_dir():
-            raise ValueError(f"{option} is {path!r}; expected a file in a folder that is there")
+        folder = Path(path).parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
+            raise ValueError(f"{option} is {path!r}; expected a file in a folder that can be written")
         if find_spec(package) is None:
             raise ImportError(f"{option} needs {package}; pip install 'fastnn-kernels[{extra}]'")
     if options.plot and Path(options.plot).suffix not in _pictures.FORMATS:

@@ -125,9 +125,18 @@ def _entries(description: Any) -> dict[str, Any]:
 
 def _layer(i: int, description: Any) -> nn.Layer:
     try:
-        return built({"type": description} if isinstance(description, str) else description)
+        return built(_without_short_forms(description))
     except (TypeError, ValueError) as error:
         raise ValueError(f"layer {i}: {error}") from None
+
+
+def _without_short_forms(description: Any) -> Any:
+    """The description of a layer as model files have it, where a name alone is none."""
+    if isinstance(description, str):
+        return {"type": description}
+    if isinstance(description, dict) and isinstance(description.get("layers"), list):
+        return description | {"layers": [_without_short_forms(one) for one in description["layers"]]}
+    return description
 
 
 def _as_tuples(description: Any) -> Any:
