@@ -138,7 +138,7 @@ def draw(result: Result, folder: Path) -> list[Path]:
     return list(paths.values())
 
 
-def run(folder: str = "fastnn-demo") -> list[Result]:
+def run(folder: str) -> list[Result]:
     """Train with every backend that is here, print the table, and put pictures into `folder`."""
     digits = load_digits()
     names = [name for name in ("numpy", "numba", "cython") if not _select.why_unavailable(name)]

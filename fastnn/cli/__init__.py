@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
 import fastnn
+from fastnn import demo
+from fastnn.cli import commands
+from fastnn.cli.info import info
+from fastnn.cli.plan import LOSSES, OPTIMIZERS, Plan
+from fastnn.cli.sources import EXPECTED
+from fastnn_ext.checks.activations import FUSABLE
 
 EXAMPLES = """\
 examples:
@@ -20,7 +25,6 @@ examples:
 
 exit status:
   0, or 1 where the loss was no number any more, 2 for what was asked wrongly, 130 after Ctrl-C"""
-DATA = "digits (scikit-learn's), a folder of MNIST's files, an .npz of x and y, or a .csv with labels last"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,15 +65,17 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,demo,train,predict,trace}")
+    subparsers = parser.add_subparsers(
+        dest="command", required=True, metavar="{info,demo,train,predict,trace}"
+    )
     for name, run, about, add_options in (
         ("info", _info, "versions, processor, and which backend stands behind each kernel", None),
         ("demo", _demo, "train a convolutional network on real digits with every backend", _demo_options),
-        ("train", _command("train"), "train a network that a file or options describe", _train_options),
-        ("predict", _command("predict"), "what a saved network makes of samples", _predict_options),
-        ("trace", _command("trace"), "every intermediate of one step of gradient descent", _trace_options),
+        ("train", commands.train, "train a network that a file or options describe", _train_options),
+        ("predict", commands.predict, "what a saved network makes of samples", _predict_options),
+        ("trace", commands.trace, "every intermediate of one step of gradient descent", _trace_options),
     ):
-        added = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        added = subparsers.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         added.set_defaults(run=run)
         if add_options:
             add_options(added)
@@ -77,27 +83,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from fastnn.cli.info import info
-
     print(info())
     return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from fastnn import demo
-
     demo.run(options.pictures)
     return 0
-
-
-def _command(name: str) -> Callable[[argparse.Namespace], int]:
-    def run(options: argparse.Namespace) -> int:
-        from fastnn.cli import commands
-
-        status: int = getattr(commands, name)(options)
-        return status
-
-    return run
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +102,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="TOML file with layers, loss, optimizer, schedule, epochs, ...; see the README",
     )
-    parser.add_argument("--data", required=True, help=DATA)
+    parser.add_argument("--data", required=True, help=EXPECTED)
     parser.add_argument("--save", metavar="FILE", help="where to write the network (.safetensors)")
     parser.add_argument("--plot", metavar="FILE", help="where to draw the loss by epoch (.png, .svg or .pdf)")
     _plan_options(parser)
@@ -118,7 +110,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="file that train or Sequential.save has written")
-    parser.add_argument("--data", required=True, help=f"{DATA}; without labels there is no accuracy")
+    parser.add_argument("--data", required=True, help=f"{EXPECTED}; without labels there is no accuracy")
     parser.add_argument("--output", metavar="FILE", help="write predictions there (.npy or .csv)")
     parser.add_argument(
         "--outputs", action="store_true", help="the network's outputs, not the largest one's number"
@@ -128,7 +120,7 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
 
 def _trace_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", help="saved network, or TOML file for one with its first weights")
-    parser.add_argument("--data", required=True, help=DATA)
+    parser.add_argument("--data", required=True, help=EXPECTED)
     parser.add_argument("--sample", type=int, default=0, help="which sample, from 0 (default: %(default)s)")
     parser.add_argument("--markdown", action="store_true", help="print a table of Markdown")
     _loss_option(parser)
@@ -137,9 +129,6 @@ def _trace_options(parser: argparse.ArgumentParser) -> None:
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
     """Options in place of entries of a configuration; those not given are absent."""
-    from fastnn.cli.plan import OPTIMIZERS, Plan
-    from fastnn_ext.checks.activations import FUSABLE
-
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
     hidden = ",".join(map(str, Plan.hidden))
     add("--hidden", metavar="N,N,...", type=_sizes, help=f"sizes of hidden dense layers ({hidden})")
@@ -160,8 +149,6 @@ def _rate_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _loss_option(parser: argparse.ArgumentParser) -> None:
-    from fastnn.cli.plan import LOSSES
-
     about = "(cross_entropy for whole numbers, which are labels; else mse_loss)"
     _add_names(parser, "--loss", {loss.kernel: name for name, loss in LOSSES.items()}, about)
 

@@ -15,6 +15,7 @@ from fastnn.io import FormatError
 from fastnn.nn import CrossEntropyLoss, Loss, MSELoss, Sequential
 
 Array = NDArray[Any]
+#: What `--data` can name.
 EXPECTED = (
     "digits, a folder of MNIST's files, an .npz with x and y, or a .csv with the label in its last column"
 )
