@@ -27,6 +27,7 @@ from fastnn_ext.checks import as_real, choice, number, wrong
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.image import AxesImage
 
 Array = NDArray[Any]
 
@@ -72,9 +73,7 @@ def activation(
     """
     curves = [one.removesuffix("_derivative") for one in KERNELS if one.endswith("_derivative")]
     choice("plot.activation", "name", name, curves)
-    low, high = (number("plot.activation", "limits", limit, finite=True) for limit in limits)
-    if not low < high:
-        raise wrong(ValueError, "plot.activation", "limits", f"is {limits}", "the lower one first")
+    low, high = _limits(limits)
     ax = _axes("activation", ax)
     x = np.linspace(low, high, CURVE)
     (line,) = ax.plot(x, getattr(fastnn, name)(x, **options), label=name)
@@ -136,7 +135,7 @@ def layer_histograms(
     outputs = [
         (_name(group), y)
         for group, y in _outputs("layer_histograms", model, x)
-        if any(isinstance(layer, Affine | Activation) for layer in group)
+        if any(layer.dtype is not None or isinstance(layer, Activation) for layer in group)
     ]
     if not outputs:
         raise wrong(
@@ -147,7 +146,7 @@ def layer_histograms(
             given = "is empty" if not y.size else f"makes outputs of {name} that are no numbers"
             raise wrong(ValueError, "plot.layer_histograms", "x", given, "samples with finite outputs")
     figure = _figure("layer_histograms", figure, (1.9 * len(outputs) + 0.5, 2.2))
-    low, high = min(y.min() for _, y in outputs), max(y.max() for _, y in outputs)
+    low, high = float(min(y.min() for _, y in outputs)), float(max(y.max() for _, y in outputs))
     bins = np.linspace(low, high if high > low else low + 1, BINS + 1)
     panels = figure.subplots(1, len(outputs), sharex=True, sharey=True, squeeze=False)[0]
     for i, (ax, (name, y)) in enumerate(zip(panels, outputs, strict=True), 1):
@@ -178,7 +177,9 @@ def decision_boundary(
         Where to draw.
     """
     function = "plot.decision_boundary"
-    points = as_real(function, "x", x)
+    if not hasattr(model, "predict"):
+        raise wrong(TypeError, function, "model", f"is {model!r}", "a model with predict")
+    points = _finite("decision_boundary", "x", x)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise wrong(ValueError, function, "x", f"has shape {points.shape}", "(n, 2), n not 0")
     labels = _labels(function, as_real(function, "y", y), len(points))
@@ -218,7 +219,7 @@ def filters(weight: Affine | ArrayLike, *, ax: Axes | None = None) -> Axes:
     ax : matplotlib.axes.Axes, optional
         Where to draw.
     """
-    array = as_real("plot.filters", "weight", weight.weight.data if isinstance(weight, Affine) else weight)
+    array = _finite("filters", "weight", weight.weight.data if isinstance(weight, Affine) else weight)
     if array.ndim not in (3, 4) or not array.size:
         expected = "(out, in, height, width) or (out, height, width)"
         raise wrong(ValueError, "plot.filters", "weight", f"has shape {array.shape}", expected)
@@ -227,19 +228,14 @@ def filters(weight: Affine | ArrayLike, *, ax: Axes | None = None) -> Axes:
     ax = _axes("filters", ax)
     columns = channels if channels > 1 else math.ceil(math.sqrt(count))
     most = np.abs(array).max() or 1.0
-    image = ax.imshow(
-        _mosaic(array.reshape(-1, height, width), columns),
-        cmap="RdBu_r",
-        vmin=-most,
-        vmax=most,
-        interpolation="nearest",
-    )
+    tiles = array.reshape(-1, height, width)
+    image = _tiles(ax, tiles, columns, "black", cmap="RdBu_r", vmin=-most, vmax=most)
     if channels > 1:
         ax.set(xlabel="input channel", ylabel="filter")
-        ax.set_xticks(*_tile_ticks(channels, width))
-        ax.set_yticks(*_tile_ticks(count, height))
+        ax.set_xticks(*_numbered(channels, width))
+        ax.set_yticks(*_numbered(count, height))
     else:
-        ax.set(xlabel=f"{count} filters of {height}x{width}", xticks=[], yticks=[])
+        ax.set_xlabel(f"{count} filters of {height}x{width}")
     ax.figure.colorbar(image, ax=ax, label="weight")
     return ax
 
@@ -258,7 +254,7 @@ def feature_maps(
     figure : matplotlib.figure.Figure or SubFigure, optional
         An empty one to draw on, one panel for each layer.
     """
-    image = as_real("plot.feature_maps", "x", x)
+    image = _finite("feature_maps", "x", x)
     if image.ndim != 3 or not image.size:
         raise wrong(
             ValueError, "plot.feature_maps", "x", f"has shape {image.shape}", "(channels, height, width)"
@@ -272,12 +268,9 @@ def feature_maps(
         raise wrong(ValueError, "plot.feature_maps", "model", f"is {model}", "layers that make images")
     figure = _figure("feature_maps", figure, (1.9 * len(panels), 2.4))
     for ax, (name, maps) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        count, height, width = maps.shape
-        columns = math.ceil(math.sqrt(count))
-        ax.imshow(_mosaic(maps.astype(np.float64), columns), cmap="viridis", interpolation="nearest")
+        _tiles(ax, maps.astype(np.float64), math.ceil(math.sqrt(len(maps))), "white", cmap="viridis")
         ax.set_title(name, fontsize="small")
-        ax.set(xticks=[], yticks=[])
-        ax.set_xlabel(f"{count} of {height}x{width}", fontsize="small")
+        ax.set_xlabel(" x ".join(map(str, maps.shape)), fontsize="small")
     return figure
 
 
@@ -293,14 +286,34 @@ def network(model: Layer, *, input_shape: Shape | None = None, ax: Axes | None =
     ax : matplotlib.axes.Axes, optional
         Where to draw.
     """
-    if not isinstance(model, Layer) or not list(leaves(model)):
+    layers = list(leaves(model)) if isinstance(model, Layer) else []
+    if not layers:
         raise wrong(ValueError, "plot.network", "model", f"is {model!r}", "a network with layers")
-    layers = [layer for layer in leaves(model) if not isinstance(layer, Dropout)]
+    if input_shape is not None:
+        model.output_shape(input_shape)  # an error names the layer
     dense = [layer for layer in layers if isinstance(layer, Linear)]
-    is_dense = bool(dense) and all(isinstance(layer, Linear | Activation) for layer in layers)
+    is_dense = bool(dense) and all(isinstance(layer, Linear | Activation | Dropout) for layer in layers)
     if is_dense and max(max(layer.weight.shape) for layer in dense) <= MOST_UNITS:
+        model.output_shape((1, dense[0].in_features))
         return _units(layers, dense, _axes("network", ax))
-    return _boxes(list(leaves(model)), input_shape, _axes("network", ax, (5.0, 0.62 * len(layers) + 0.7)))
+    return _boxes(layers, input_shape, _axes("network", ax, (5.0, 0.62 * len(layers) + 0.7)))
+
+
+def _limits(limits: tuple[float, float]) -> tuple[float, float]:
+    if np.shape(limits) != (2,):
+        raise wrong(ValueError, "plot.activation", "limits", f"is {limits!r}", "(low, high)")
+    low, high = (number("plot.activation", "limits", limit, finite=True) for limit in limits)
+    if not low < high:
+        raise wrong(ValueError, "plot.activation", "limits", f"is {limits}", "the lower one first")
+    return low, high
+
+
+def _finite(function: str, argument: str, value: Any) -> Array:
+    """`value` as an array of numbers."""
+    array = as_real(f"plot.{function}", argument, value)
+    if not np.isfinite(array).all():
+        raise wrong(ValueError, f"plot.{function}", argument, "has infinities or NaNs", "numbers")
+    return array
 
 
 def _units(layers: list[Layer], dense: list[Linear], ax: Axes) -> Axes:
@@ -310,8 +323,9 @@ def _units(layers: list[Layer], dense: list[Linear], ax: Axes) -> Axes:
     sizes = [dense[0].in_features, *(layer.out_features for layer in dense)]
     columns = [[(i, j - (size - 1) / 2) for j in reversed(range(size))] for i, size in enumerate(sizes)]
     ends = [(a, b) for before, after in pairwise(columns) for b in after for a in before]
-    weights = np.concatenate([layer.weight.data.ravel() for layer in dense]).astype(np.float64)
-    widths = 3 * np.abs(weights) / (np.abs(weights).max() or 1.0)
+    weights = _finite("network", "model", np.concatenate([layer.weight.data.ravel() for layer in dense]))
+    scale = min(1.0, 8 / max(sizes))
+    widths = 3 * scale * np.abs(weights) / (np.abs(weights).max() or 1.0)
     for sign, colour, label in ((1, "C0", "weight > 0"), (-1, "C3", "weight < 0")):
         here = np.flatnonzero(np.sign(weights) == sign)
         if len(here):
@@ -321,13 +335,15 @@ def _units(layers: list[Layer], dense: list[Linear], ax: Axes) -> Axes:
             ax.add_collection(lines)
     for column, caption in zip(columns, _captions(layers), strict=True):
         x, y = zip(*column, strict=True)
-        ax.scatter(x, y, s=260, color="white", edgecolors="black", zorder=2)
+        ax.scatter(x, y, s=260 * scale**2, color="white", edgecolors="black", zorder=2)
         ax.text(x[0], -max(sizes) / 2 - 0.15, caption, ha="center", va="top")
     ax.set_xlim(-0.5, len(sizes) - 0.5)
     ax.set_ylim(-max(sizes) / 2 - 0.3 - 0.12 * max(sizes), max(sizes) / 2 + 0.1)
     ax.axis("off")
     if weights.any():
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+        legend = ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+        for line in legend.get_lines():
+            line.set_linewidth(2)
     return ax
 
 
@@ -352,13 +368,17 @@ def _boxes(layers: list[Layer], shape: Shape | None, ax: Axes) -> Axes:
         shape = layer.output_shape(shape) if shape else None
         facts = [_size(shape)] if shape else []
         facts += [f"{numbers:,} parameters"] if numbers else []
-        rows.append("\n".join(filter(None, (str(layer), ", ".join(facts)))))
+        rows.append("\n".join(filter(None, (str(layer), "; ".join(facts)))))
+    above = None
     for i, row in enumerate(rows):
-        is_learnt = row.endswith("parameters")
-        box = {"boxstyle": "round,pad=0.4", "facecolor": "lightsteelblue" if is_learnt else "whitesmoke"}
-        ax.text(0, -i, row, ha="center", va="center", fontsize="small", bbox=box, zorder=2)
-        if i:
-            ax.annotate("", (0, -i + 0.2), (0, -i + 1), arrowprops={"arrowstyle": "->"}, zorder=1)
+        colour = "lightsteelblue" if row.endswith("parameters") else "whitesmoke"
+        box = {"boxstyle": "round,pad=0.4", "facecolor": colour}
+        text = ax.text(0, -i, row, ha="center", va="center", fontsize="small", bbox=box)
+        here = text.get_bbox_patch()
+        if above:
+            ends = {"patchA": above, "patchB": here, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", (0, -i), (0, 1 - i), arrowprops={"arrowstyle": "->", **ends})
+        above = here
     ax.set(xlim=(-1, 1), ylim=(0.5 - len(rows), 0.5))
     ax.axis("off")
     return ax
@@ -377,8 +397,7 @@ def _outputs(function: str, model: Layer, x: ArrayLike) -> Iterator[tuple[list[L
     if not isinstance(model, Layer):
         raise wrong(TypeError, f"plot.{function}", "model", f"is {model!r}", "a network of fastnn.nn")
     y = as_real(f"plot.{function}", "x", x)
-    if y.ndim:
-        model.output_shape(y.shape)  # an error names the layer
+    model.output_shape(y.shape)  # an error names the layer
     group: list[Layer] = []
     network = list(leaves(model))
     for layer, following in zip_longest(network, network[1:]):
@@ -392,10 +411,8 @@ def _outputs(function: str, model: Layer, x: ArrayLike) -> Iterator[tuple[list[L
 def _name(group: list[Layer]) -> str:
     names = []
     for layer in group:
-        names.append(type(layer).__name__)
-        if isinstance(layer, Affine) and layer.activation:
-            names.append(layer.activation)
-    return ", ".join(names)
+        names += [type(layer).__name__, layer.config.get("activation")]
+    return ", ".join(filter(None, names))
 
 
 def _labels(function: str, y: Array, count: int) -> Array:
@@ -412,25 +429,33 @@ def _colours(labels: Array) -> Array:
     """The colours of classes, red, green and blue from 0 to 1, which begin anew after the tenth."""
     from matplotlib import colormaps
 
-    table: Array = colormaps["tab10"](np.asarray(labels) % 10)[..., :3]
-    return table
+    colours: Array = colormaps["tab10"](np.atleast_1d(labels) % 10)[:, :3]
+    return colours
 
 
-def _mosaic(images: Array, columns: int) -> Array:
-    """Images [n, height, width] beside and below each other, a pixel without value apart."""
+def _tiles(ax: Axes, images: Array, columns: int, border: str, **options: Any) -> AxesImage:
+    """Draw images [n, height, width] beside and below each other, with borders and without ticks."""
     count, height, width = images.shape
     rows = -(-count // columns)
-    tiles = np.full((rows * columns, height + 1, width + 1), np.nan)
-    tiles[:count, :-1, :-1] = images
-    tiles = tiles.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
-    mosaic: Array = tiles.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
-    return mosaic
+    tiles = np.full((rows * columns, height, width), np.nan)
+    tiles[:count] = images
+    mosaic = (
+        tiles.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+    )
+    image = ax.imshow(mosaic, interpolation="nearest", **options)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_xticks(width * np.arange(1, columns) - 0.5, minor=True)
+    ax.set_yticks(height * np.arange(1, rows) - 0.5, minor=True)
+    ax.grid(which="minor", color=border, linewidth=1)
+    ax.tick_params(which="minor", length=0, pad=0)
+    return image
 
 
-def _tile_ticks(count: int, size: int) -> tuple[Array, Array]:
+def _numbered(count: int, size: int) -> tuple[Array, list[str]]:
     """Places of ticks along `count` tiles, not more than nine, and their numbers."""
-    shown = np.arange(0, count, -(-count // 9))
-    return shown * (size + 1) + (size - 1) / 2, shown
+    shown = range(0, count, -(-count // 9))
+    return (np.array(shown) + 0.5) * size - 0.5, [str(one) for one in shown]
 
 
 def _axes(function: str, ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
@@ -440,7 +465,7 @@ def _axes(function: str, ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)
     from matplotlib.figure import Figure
 
     if ax is None:
-        return Figure(size, layout="constrained").add_subplot()
+        return Figure(size, layout="compressed").add_subplot()
     if not isinstance(ax, Axes):
         raise wrong(TypeError, f"plot.{function}", "ax", f"is {ax!r}", "an Axes of matplotlib")
     return ax
@@ -454,7 +479,7 @@ def _figure(
     from matplotlib.figure import Figure, SubFigure
 
     if figure is None:
-        return Figure(size, layout="constrained")
+        return Figure(size, layout="compressed")
     if not isinstance(figure, Figure | SubFigure):
         expected = "a Figure or SubFigure of matplotlib"
         raise wrong(TypeError, f"plot.{function}", "figure", f"is {figure!r}", expected)
