@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-asan test-aarch64 lint types bench bench-rivals clean
+.PHONY: demo test test-asan test-aarch64 lint types bench bench-rivals gallery clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +60,9 @@ test-aarch64: $(VENV)/test.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/run.py
+
+gallery: $(VENV)/test.stamp
+	$(BIN)/python examples/gallery.py
 
 # With which other libraries is up to you: those that are installed in .venv take part.
 bench-rivals: $(VENV)/test.stamp

@@ -1,4 +1,4 @@
-"""Ten worked examples of five sets of lecture notes on neural networks, each number as arithmetic has it.
+"""Eleven worked examples of five sets of lecture notes on neural networks, each number as arithmetic has it.
 
 Where the notes print another number, it stands beside the right one, with the mistake that leads to it.
 
@@ -185,6 +185,16 @@ def apples_and_tomatoes() -> nn.Sequential:
     return nn.Sequential(nn.Linear(36, 36, activation="sigmoid"), nn.Linear(36, 2, activation="sigmoid"))
 
 
+def steepest_ascent() -> tuple[np.ndarray, float]:
+    """E11: on a circle of radius 5, 4x + 3y is largest along the gradient: the point, and the value."""
+    revenue = nn.Linear(2, 1, bias=False, dtype=np.float64)
+    revenue.load_state_dict({"weight": [[4, 3]]})
+    revenue([[0, 0]])
+    gradient = revenue.backward(np.ones((1, 1)))[0]
+    best = 5 * gradient / np.linalg.norm(gradient)
+    return best, revenue.predict(best[np.newaxis]).item()
+
+
 def main() -> None:
     traces = {name: example.trace() for name, example in EXAMPLES.items()}
     for name, trace in traces.items():
@@ -203,6 +213,8 @@ def main() -> None:
     print("\nE8: " + ", ".join(f"{name} = {value:g}" for name, value in chain_rule().items()))
     print("\nE9: {} and {}".format(*sizes()))
     print(f"\nE10\n{apples_and_tomatoes().summary()}")
+    (x, y), most = steepest_ascent()
+    print(f"\nE11: 4x + 3y is {most:g} at ({x:g}, {y:g}), and nowhere on the circle larger")
 
 
 if __name__ == "__main__":

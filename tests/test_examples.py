@@ -65,6 +65,14 @@ def test_e7_to_e10(notes):
     assert notes["apples_and_tomatoes"]().parameters().size == 1406
 
 
+def test_e11_steepest_ascent(notes):
+    best, most = notes["steepest_ascent"]()
+    assert best == pytest.approx([4, 3])
+    assert most == pytest.approx(25)
+    angle = np.linspace(0, 2 * np.pi, 1000)
+    assert (4 * 5 * np.cos(angle) + 3 * 5 * np.sin(angle) <= most + 1e-12).all()
+
+
 def test_the_script_of_the_notes_prints_what_they_print(notes, capsys):
     notes["main"]()
     printed = capsys.readouterr().out
@@ -74,6 +82,7 @@ def test_the_script_of_the_notes_prints_what_they_print(notes, capsys):
         "cross-entropy = 0.0206256",
         "eta 0.3 -> (-0.5, 3.3)",
         "1,406",
+        "4x + 3y is 25 at (4, 3)",
     ):
         assert words in printed
 
