@@ -177,6 +177,14 @@ def test_histograms_have_a_panel_for_each_layer_and_its_activation():
     drawn(plot.layer_histograms(nn.ReLU(), -np.ones((3, 2))))  # all the same
 
 
+def test_histograms_of_other_layers_with_weights():
+    model = nn.Sequential(nn.RNN(3, 5), nn.Last(), nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU())
+    figure = plot.layer_histograms(model.initialize(random_state=0), RNG.normal(size=(7, 6, 3)))
+    names = [ax.get_title().partition("\n")[0] for ax in figure.axes]
+    assert names == ["1. RNN", "2. Linear", "3. BatchNorm1d, ReLU"]
+    assert texts(plot.network(model))[1].startswith("RNN(3, 5)\n")
+
+
 @pytest.mark.parametrize(
     ("model", "x", "error", "message"),
     [
