@@ -13,19 +13,24 @@ from common cimport (
 )
 from fused cimport Activation, activation_of
 from gemm cimport Derivative, Factors, activating, multiply, multiplying, no_epilogue
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from pool cimport NO_MEMORY, join_pool, poll, raise_if
 
 from fastnn_ext.checks import recurrent as checks
 
+cdef extern from "engine/arena.h" nogil:
+    enum:
+        TRANSPOSED "FNN_SLOT_USER"
+    void *fnn_workspace(int slot, size_t bytes)
+
 cnp.import_array()
 join_pool()
 
 cdef enum:
-    REUSE = 16          # rows of states that pay for the transposed weights
-    BLOCK = 16          # rows and columns that are transposed together
-    POLL = 1 << 22      # multiplications after which there is a look for signals
+    REUSE = 16            # rows of states that pay for the transposed weights
+    MOST_BYTES = 8 << 20  # of weights that are transposed: larger ones are in no cache, so their order matters less
+    BLOCK = 16            # rows and columns that are transposed together
+    POLL = 1 << 22        # multiplications after which there is a look for signals
 
 
 cdef struct Layer:
@@ -91,15 +96,14 @@ cdef int run_forward(const Layer *layer, real *outputs, real *last) noexcept nog
     )
     if failed:
         return failed
-    if rows < REUSE:
+    if rows < REUSE or units * units > MOST_BYTES // <Py_ssize_t> sizeof(real):
         failed = run_steps(layer, weight, 1, units, outputs)
     else:
-        transposed = <real *> malloc(max(units * units, <Py_ssize_t> 1) * sizeof(real))
+        transposed = <real *> fnn_workspace(TRANSPOSED, units * units * sizeof(real))
         if transposed == NULL:
             return NO_MEMORY
         transpose(weight, transposed, units)
         failed = run_steps(layer, <const real *> transposed, units, 1, outputs)
-        free(transposed)
     if layer.steps:
         memcpy(last, outputs + (layer.steps - 1) * size, size * sizeof(real))
     else:
