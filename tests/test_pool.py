@@ -529,6 +529,18 @@ LONG = {  # each takes a second or more where it is not interrupted
         "x = np.ones(12_000_000); y = np.empty_like(x)",
         "[fastnn.gelu(x, out=y) for _ in range(9)]",
     ),
+    "one row": (
+        "x = np.zeros((1, 60_000_000), np.float32)",
+        "[fastnn.log_softmax(x, out=x) for _ in range(9)]",
+    ),
+    "two long columns": (
+        "x = np.zeros((20_000_000, 2), np.float32)",
+        "fastnn.softmax(x, axis=0, out=x)",
+    ),
+    "gradients of two long columns": (
+        "x = np.zeros((20_000_000, 2), np.float32)",
+        "fastnn.log_softmax_backward(x, x, axis=0, out=x)",
+    ),
     "losses": (
         "x = np.ones(12_000_000); y = np.empty_like(x)",
         "[fastnn.binary_cross_entropy_with_logits_with_grad(x, x, out=y) for _ in range(9)]",

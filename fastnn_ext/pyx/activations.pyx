@@ -516,34 +516,33 @@ cdef int run_along_axis(str name, Lines lines) except -1:
 cdef int run_numbered_planes(void *lines, Py_ssize_t part) noexcept nogil:
     cdef const Lines *of = <const Lines *> lines
     cdef Py_ssize_t plane = part // of.across * of.planes, column = part % of.across * of.columns
-    run_planes(
+    return run_planes(
         of, plane, min(of.planes, of.outer - plane), column, min(column + of.columns, of.inner)
     )
-    return 0
 
 
-cdef void run_planes(
+cdef int run_planes(
     const Lines *lines, Py_ssize_t plane, Py_ssize_t planes, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Columns `first` to `end` of some planes."""
+    """Columns `first` to `end` of some planes; the code of a look for signals where that says to stop."""
     cdef Py_ssize_t length = lines.length, inner = lines.inner, at = plane * length * inner
     if lines.single and lines.g == NULL:
-        softmax_loop(
+        return softmax_loop(
             <const float *> lines.x + at, <float *> lines.y + at, planes, length, inner, first, end,
             lines.is_log, lines.streams,
         )
     elif lines.single:
-        softmax_backward_loop(
+        return softmax_backward_loop(
             <const float *> lines.g + at, <const float *> lines.x + at, <float *> lines.y + at,
             planes, length, inner, first, end, lines.is_log,
         )
     elif lines.g == NULL:
-        softmax_loop(
+        return softmax_loop(
             <const double *> lines.x + at, <double *> lines.y + at, planes, length, inner, first, end,
             lines.is_log, lines.streams,
         )
     else:
-        softmax_backward_loop(
+        return softmax_backward_loop(
             <const double *> lines.g + at, <const double *> lines.x + at, <double *> lines.y + at,
             planes, length, inner, first, end, lines.is_log,
         )

@@ -29,6 +29,19 @@ cdef inline int join_pool() except -1:
     return 0
 
 
+cdef enum:
+    LOOK = 1 << 22  # elements or multiplications: some milliseconds
+
+
+cdef inline int look(double work, double *done) noexcept nogil:
+    """A look for signals where much has been done since the last; `done` is what has, 0 at first."""
+    done[0] += work
+    if done[0] < LOOK:
+        return 0
+    done[0] = 0
+    return poll()
+
+
 cdef inline int raise_if(int failed, str function) except -1:
     """The error behind the code of a job that has failed."""
     if failed == INTERRUPTED:

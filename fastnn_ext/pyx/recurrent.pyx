@@ -14,7 +14,7 @@ from common cimport (
 from fused cimport Activation, activation_of
 from gemm cimport Derivative, Factors, activating, multiply, multiplying, no_epilogue
 from libc.string cimport memcpy, memset
-from pool cimport NO_MEMORY, join_pool, poll, raise_if
+from pool cimport NO_MEMORY, join_pool, look, raise_if
 
 from fastnn_ext.checks import recurrent as checks
 
@@ -30,7 +30,6 @@ cdef enum:
     REUSE = 16            # rows of states that pay for the transposed weights
     MOST_BYTES = 8 << 20  # of weights that are transposed: larger ones are in no cache, so their order matters less
     BLOCK = 16            # rows and columns that are transposed together
-    POLL = 1 << 22        # multiplications after which there is a look for signals
 
 
 cdef struct Layer:
@@ -51,15 +50,6 @@ cdef void transpose(const real *a, real *b, Py_ssize_t n) noexcept nogil:
             for i in range(i0, min(i0 + BLOCK, n)):
                 for j in range(j0, min(j0 + BLOCK, n)):
                     b[i * n + j] = a[j * n + i]
-
-
-cdef int look(double work, double *done) noexcept nogil:
-    """A look for signals where much has been done since the last."""
-    done[0] += work
-    if done[0] < POLL:
-        return 0
-    done[0] = 0
-    return poll()
 
 
 cdef int run_steps(const Layer *layer, const real *weight, Py_ssize_t rs, Py_ssize_t cs, real *outputs) noexcept nogil:

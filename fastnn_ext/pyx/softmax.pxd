@@ -4,12 +4,15 @@ Along the last axis (inner = 1) short rows are taken many at once, so that the e
 piece all the same. Along another axis neighbouring columns are reduced side by side, so nothing is transposed. Sums,
 but of pairs of exponentials, are in double, piece by piece with compensation: their error does not grow with the length.
 
+Lines that take long look for signals, and the functions that run through them return the code of that look.
+
 The argument of exp is never above 0. NaN, or infinity minus infinity, reaches the sum and so the whole row.
 """
 
 from common cimport real
 from elementwise cimport CACHE_LINE, end_stream, stream, to_line
 from libc.string cimport memcpy
+from pool cimport look
 from reduce cimport accumulate, largest, sum_in_pairs, sum_of
 from vmath cimport exp, lift_of, lifted_exp, log
 
@@ -19,6 +22,7 @@ cdef extern from "engine/simd.h" nogil:
 cdef enum:
     BLOCK = 128     # numbers between two looks ahead
     PIECE = 1024    # numbers in a piece, which stays in the first-level cache
+    STRETCH = 1 << 20  # numbers of a long line that are run through without a look for signals
     COLUMNS = 128   # columns side by side; a piece has PIECE / COLUMNS rows of them
 
 
@@ -40,27 +44,36 @@ cdef inline void lifted_exp_all(
         power[i] = lifted_exp(x[i] - peak)
 
 
-cdef inline void softmax_loop(
+cdef inline int softmax_loop(
     const real *x, real *y, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner,
     Py_ssize_t first, Py_ssize_t end, bint is_log, bint streams,
 ) noexcept nogil:
     """Of each [length, inner] the columns from `first`, a multiple of COLUMNS, to `end`; `streams` is for a large y."""
     cdef Py_ssize_t plane = length * inner, rows, column
+    cdef double done = 0
+    cdef int stop = 0
     if plane == 0:
-        return
+        return 0
     while outer > 0:
         rows = 1
         if inner > 1:
             for column from first <= column < end by COLUMNS:
-                softmax_columns(x + column, y + column, length, inner, min(end - column, COLUMNS), is_log)
+                stop = softmax_columns(
+                    x + column, y + column, length, inner, min(end - column, COLUMNS), is_log, &done
+                )
+                if stop:
+                    return stop
         elif length > PIECE:
-            softmax_long_row(x, y, length, is_log)
+            stop = softmax_long_row(x, y, length, is_log, &done)
+            if stop:
+                return stop
         else:
             rows = min(PIECE // length, outer)
             softmax_short_rows(x, y, rows, length, is_log, streams)
         x += rows * plane
         y += rows * plane
         outer -= rows
+    return 0
 
 
 cdef inline void softmax_short_rows(
@@ -106,12 +119,15 @@ cdef inline void stream_all(real *y, const real *values, Py_ssize_t n) noexcept 
     end_stream()
 
 
-cdef inline void softmax_long_row(const real *x, real *y, Py_ssize_t length, bint is_log) noexcept nogil:
+cdef inline int softmax_long_row(
+    const real *x, real *y, Py_ssize_t length, bint is_log, double *done
+) noexcept nogil:
     cdef real[PIECE] power
-    cdef real peak = largest(x, length)
+    cdef real peak
     cdef double total = 0, excess = 0
     cdef Py_ssize_t start = 0, n, i
-    while start < length:
+    cdef int stop = find_peak(x, length, &peak, done)
+    while start < length and not stop:
         n = min(length - start, PIECE)
         lifted_exp_all(x + start, peak, power, n, x + start + n)
         accumulate(&total, &excess, sum_in_pairs(power, n))
@@ -119,7 +135,25 @@ cdef inline void softmax_long_row(const real *x, real *y, Py_ssize_t length, bin
             for i in range(n):
                 y[start + i] = power[i]
         start += n
-    finish(x, y, y, length, peak, total, is_log)
+        stop = look(n, done)
+    start = 0
+    while start < length and not stop:
+        n = min(length - start, STRETCH)
+        finish(x + start, y + start, y + start, n, peak, total, is_log)
+        start += n
+        stop = look(n, done)
+    return stop
+
+
+cdef inline int find_peak(const real *x, Py_ssize_t length, real *peak, double *done) noexcept nogil:
+    cdef Py_ssize_t start = STRETCH
+    cdef int stop = 0
+    peak[0] = largest(x, min(length, STRETCH))
+    while start < length and not stop:
+        peak[0] = larger(largest(x + start, min(length - start, STRETCH)), peak[0])
+        start += STRETCH
+        stop = look(STRETCH, done)
+    return stop
 
 
 cdef inline void finish(
@@ -137,8 +171,8 @@ cdef inline void finish(
             y[i] = power[i] * inverse
 
 
-cdef inline void softmax_columns(
-    const real *x, real *y, Py_ssize_t length, Py_ssize_t stride, Py_ssize_t columns, bint is_log
+cdef inline int softmax_columns(
+    const real *x, real *y, Py_ssize_t length, Py_ssize_t stride, Py_ssize_t columns, bint is_log, double *done
 ) noexcept nogil:
     cdef real[PIECE] power
     cdef real[COLUMNS] peak, scale
@@ -146,14 +180,20 @@ cdef inline void softmax_columns(
     cdef Py_ssize_t rows = PIECE // columns, start = 0, n, row, i
     cdef const real *source
     cdef real *target
+    cdef int stop = 0
     for i in range(columns):
         peak[i] = x[i]
         total[i] = excess[i] = 0
-    for row in range(1, length):
-        source = x + row * stride
-        for i in range(columns):
-            peak[i] = larger(source[i], peak[i])
-    while start < length:
+    while start < length and not stop:
+        n = min(length - start, STRETCH // columns)
+        for row in range(start, start + n):
+            source = x + row * stride
+            for i in range(columns):
+                peak[i] = larger(source[i], peak[i])
+        start += n
+        stop = look(n * columns, done)
+    start = 0
+    while start < length and not stop:
         n = min(length - start, rows)
         for row in range(n):
             source = x + (start + row) * stride
@@ -173,36 +213,49 @@ cdef inline void softmax_columns(
                 for i in range(columns):
                     target[i] = power[row * columns + i]
         start += n
+        stop = look(n * columns, done)
     for i in range(columns):
         scale[i] = <real> (log(total[i] / lift_of(x)) if is_log else 1 / total[i])
-    for row in range(length):
-        source = x + row * stride
-        target = y + row * stride
-        if is_log:
-            for i in range(columns):
-                target[i] = (source[i] - peak[i]) - scale[i]
-        else:
-            for i in range(columns):
-                target[i] = target[i] * scale[i]
+    start = 0
+    while start < length and not stop:
+        n = min(length - start, STRETCH // columns)
+        for row in range(start, start + n):
+            source = x + row * stride
+            target = y + row * stride
+            if is_log:
+                for i in range(columns):
+                    target[i] = (source[i] - peak[i]) - scale[i]
+            else:
+                for i in range(columns):
+                    target[i] = target[i] * scale[i]
+        start += n
+        stop = look(n * columns, done)
+    return stop
 
 
-cdef inline void softmax_backward_loop(
+cdef inline int softmax_backward_loop(
     const real *g, const real *y, real *grad, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner,
     Py_ssize_t first, Py_ssize_t end, bint is_log,
 ) noexcept nogil:
     """Of each [length, inner] the columns from `first`, a multiple of COLUMNS, to `end`."""
     cdef Py_ssize_t plane = length * inner, rows, column
+    cdef double done = 0
+    cdef int stop = 0
     if plane == 0:
-        return
+        return 0
     while outer > 0:
         rows = 1
         if inner > 1:
             for column from first <= column < end by COLUMNS:
-                softmax_backward_columns(
-                    g + column, y + column, grad + column, length, inner, min(end - column, COLUMNS), is_log
+                stop = softmax_backward_columns(
+                    g + column, y + column, grad + column, length, inner, min(end - column, COLUMNS), is_log, &done
                 )
+                if stop:
+                    return stop
         elif length > PIECE:
-            softmax_backward_long_row(g, y, grad, length, is_log)
+            stop = softmax_backward_long_row(g, y, grad, length, is_log, &done)
+            if stop:
+                return stop
         else:
             rows = min(PIECE // length, outer)
             softmax_backward_short_rows(g, y, grad, rows, length, is_log)
@@ -210,6 +263,7 @@ cdef inline void softmax_backward_loop(
         y += rows * plane
         grad += rows * plane
         outer -= rows
+    return 0
 
 
 cdef inline void softmax_backward_short_rows(
@@ -226,25 +280,29 @@ cdef inline void softmax_backward_short_rows(
         )
 
 
-cdef inline void softmax_backward_long_row(
-    const real *g, const real *y, real *grad, Py_ssize_t length, bint is_log
+cdef inline int softmax_backward_long_row(
+    const real *g, const real *y, real *grad, Py_ssize_t length, bint is_log, double *done
 ) noexcept nogil:
     cdef real[PIECE] factor
     cdef double total = 0, excess = 0
     cdef Py_ssize_t start = 0, n
-    while start < length:
+    cdef int stop = 0
+    while start < length and not stop:
         n = min(length - start, PIECE)
         if not is_log:
             factors(g + start, y + start, factor, n, is_log)
         accumulate(&total, &excess, sum_of(g + start if is_log else factor, n))
         start += n
+        stop = look(n, done)
     start = 0
-    while start < length:
+    while start < length and not stop:
         n = min(length - start, PIECE)
         if is_log:
             factors(g + start, y + start, factor, n, is_log)
         finish_backward(g + start, y + start, factor, grad + start, n, <real> total, is_log)
         start += n
+        stop = look(n, done)
+    return stop
 
 
 cdef inline void factors(const real *g, const real *y, real *factor, Py_ssize_t n, bint is_log) noexcept nogil:
@@ -270,29 +328,41 @@ cdef inline void finish_backward(
             grad[i] = y[i] * (g[i] - total)
 
 
-cdef inline void softmax_backward_columns(
-    const real *g, const real *y, real *grad, Py_ssize_t length, Py_ssize_t stride, Py_ssize_t columns, bint is_log
+cdef inline int softmax_backward_columns(
+    const real *g, const real *y, real *grad, Py_ssize_t length, Py_ssize_t stride, Py_ssize_t columns, bint is_log,
+    double *done,
 ) noexcept nogil:
     cdef double[COLUMNS] total, excess
     cdef real[COLUMNS] sum_of_terms
-    cdef Py_ssize_t row, i
+    cdef Py_ssize_t rows = STRETCH // columns, start = 0, end, row, i
+    cdef int stop = 0
     for i in range(columns):
         total[i] = excess[i] = 0
-    for row in range(length):
-        for i in range(columns):
-            accumulate(
-                &total[i], &excess[i],
-                g[row * stride + i] if is_log else g[row * stride + i] * y[row * stride + i],
-            )
+    while start < length and not stop:
+        end = min(length, start + rows)
+        for row in range(start, end):
+            for i in range(columns):
+                accumulate(
+                    &total[i], &excess[i],
+                    g[row * stride + i] if is_log else g[row * stride + i] * y[row * stride + i],
+                )
+        stop = look((end - start) * columns, done)
+        start = end
     for i in range(columns):
         sum_of_terms[i] = <real> total[i]
-    for row in range(length):
-        if is_log:
-            for i in range(columns):
-                grad[i] = g[i] - exp(y[i]) * sum_of_terms[i]
-        else:
-            for i in range(columns):
-                grad[i] = y[i] * (g[i] - sum_of_terms[i])
-        g += stride
-        y += stride
-        grad += stride
+    start = 0
+    while start < length and not stop:
+        end = min(length, start + rows)
+        for row in range(start, end):
+            if is_log:
+                for i in range(columns):
+                    grad[i] = g[i] - exp(y[i]) * sum_of_terms[i]
+            else:
+                for i in range(columns):
+                    grad[i] = y[i] * (g[i] - sum_of_terms[i])
+            g += stride
+            y += stride
+            grad += stride
+        stop = look((end - start) * columns, done)
+        start = end
+    return stop
