@@ -178,6 +178,18 @@ def test_softmax_of_any_shape_has_the_same_bits(backend, shape, axis):
         np.testing.assert_allclose(backend.softmax(x, axis=axis), expected, rtol=1e-5)
 
 
+@of_cython
+@pytest.mark.parametrize("sizes", [{"n": 9, "c": 70_001}, {"n": 400, "c": 1100}], ids=str)
+def test_gradients_of_layer_norm_in_parts_are_right_and_have_the_same_bits(backend, sizes):
+    """Rows that are so wide that columns are summed later, and parts of many rows."""
+    case = testing.make_case(KERNELS["layer_norm_backward"], np.float32, sizes=sizes)
+    alone = with_threads(1, backend.layer_norm_backward, *case.arguments.values())
+    for count in COUNTS:
+        assert with_threads(count, backend.layer_norm_backward, *case.arguments.values()) == alone
+    with fastnn.num_threads(4):
+        testing.check_parity(backend.layer_norm_backward, case)
+
+
 #: A kernel of each family, with sizes for which it uses several threads.
 REPEATED = {
     "linear": {"n": 90, "in": 400, "out": 300},

@@ -1,7 +1,8 @@
 """Normalisations, compiled; see `fastnn/norm.py` for what each function is.
 
-Statistics are sums in double, piece by piece with compensation. Elements are centred by a mean of two parts, the
-nearest number of their type and what that lacks, so that a large mean costs no digits.
+Statistics are sums in double, piece by piece with compensation; of a row of floats they are sums of deviations from
+some number near the mean, of which a few at a time are added as floats. Elements are centred by a mean of two parts,
+the nearest number of their type and what that lacks, so that a large mean costs no digits.
 """
 
 cimport numpy as cnp
@@ -11,18 +12,27 @@ from common cimport (
 )
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from libc.math cimport sqrt
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
-from pool cimport NO_MEMORY, join_pool, poll, raise_if, run, team
-from reduce cimport accumulate, sum_of, sum_of_squares, sums_of_products
+from pool cimport NO_MEMORY, join_pool, look, raise_if, run, team
+from reduce cimport accumulate, sum_of, sum_of_squares, sums_of_deviations, sums_of_products
 
 from fastnn_ext.checks import norm as checks
+
+cdef extern from "engine/arena.h" nogil:
+    enum:
+        SUMS "FNN_SLOT_USER"
+    void *fnn_workspace(int slot, size_t bytes)
+
+cdef extern from "engine/simd.h" nogil:
+    void prefetch "FNN_PREFETCH"(const void *address)
 
 cnp.import_array()
 join_pool()
 
 cdef enum:
     PIECE = 2048        # numbers that are added without compensation; they stay in the first-level cache
+    AHEAD = 256         # numbers after which as many of the next row are asked for
+    LINE = 64           # bytes of a line of the caches
     COLUMNS = 512       # columns side by side
     BLOCK_ROWS = 64     # of columns that are added without compensation
     TOGETHER = 128      # channels that are taken together, at most
@@ -31,7 +41,8 @@ cdef enum:
     SHARE = 131072      # that a thread must have
     PARTS = 16          # of the rows, each with sums over its own rows, at most
     ROWS_OF_PART = 16   # at least
-    POLL = 1 << 22      # elements after which there is a look for signals
+    FEW_ROWS = 16       # whose terms are added in the type of x before they are made double
+    WIDE = PARTS * PIECE  # columns above which their sums are taken piece by piece, when all rows are done
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -58,6 +69,13 @@ cdef double squares_of(const real *x, Py_ssize_t n, double center) noexcept nogi
         accumulate(&total, &excess, sum_of_squares(x + start, min(n - start, <Py_ssize_t> PIECE), center))
         start += PIECE
     return total
+
+
+cdef inline void ask_for(const real *x, Py_ssize_t n) noexcept nogil:
+    """What is needed soon is brought to the cache; nothing happens where there is no memory."""
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by LINE // sizeof(real):
+        prefetch(x + i)
 
 
 cdef inline void normalise(
@@ -87,23 +105,42 @@ cdef inline void multiply(const real *a, const real *b, real *product, Py_ssize_
 # Rows
 
 
+cdef struct Statistics:
+    double mean, inv_std
+
+
 cdef struct Rows:
     const void *g
     const void *x
     const void *weight
     const void *bias
-    void *y              # or the gradient of x
-    double *sums         # of each part of the rows, two for each column: of grad_out * normalised x, and of grad_out
+    void *y                  # or the gradient of x
+    # for the gradients of weight and bias, or NULL:
+    double *sums             # of each part, two for each column: of grad_out * normalised x, and of grad_out
+    Statistics *statistics   # of each row, where the columns come later
+    void *grad_weight
+    void *grad_bias
     Py_ssize_t rows, length, parts
     double eps
 
 
-cdef struct Statistics:
-    double mean, inv_std
+cdef inline bint float_moments_of(const float *x, Py_ssize_t n, double *mean, double *variance) noexcept nogil:
+    """Mean and variance from deviations from a guess; whether the guess was near and the squares are in range."""
+    cdef float guess = (x[0] + x[n // 4] + x[n // 2] + x[n - 1]) / 4
+    cdef double sum, squares, difference, share = 1 / <double> n
+    sums_of_deviations(x, n, guess, &sum, &squares)
+    difference = sum * share
+    mean[0] = guess + difference
+    variance[0] = squares * share - difference * difference
+    return variance[0] > 1e-20 and variance[0] < 1e30 and difference * difference <= 2 * variance[0]
 
 
 cdef inline Statistics statistics_of(const real *x, Py_ssize_t length, double eps) noexcept nogil:
-    cdef double mean = total_of(x, length) / length
+    cdef double mean, variance
+    if real is float:
+        if float_moments_of(x, length, &mean, &variance):
+            return Statistics(mean, 1 / sqrt(variance + eps))
+    mean = total_of(x, length) / length
     return Statistics(mean, 1 / sqrt(squares_of(x, length, mean) / length + eps))
 
 
@@ -126,14 +163,25 @@ cdef inline void normalise_row(
 
 cdef int normalise_rows(const Rows *task, Py_ssize_t part, real *y) noexcept nogil:
     cdef const real *x = <const real *> task.x
-    cdef Py_ssize_t row
+    cdef const real *weight = <const real *> task.weight
+    cdef const real *bias = <const real *> task.bias
+    cdef Py_ssize_t row, start, n, at
     cdef Statistics s
+    cdef double done = 0
+    cdef int stop
     for row in range(part * task.rows // task.parts, (part + 1) * task.rows // task.parts):
         s = statistics_of(x + row * task.length, task.length, task.eps)
-        normalise_row(
-            x + row * task.length, <const real *> task.weight, <const real *> task.bias, y + row * task.length,
-            task.length, <real> s.mean, <real> (s.mean - <real> s.mean), <real> s.inv_std,
-        )
+        for start from 0 <= start < task.length by AHEAD:
+            n = min(task.length - start, <Py_ssize_t> AHEAD)
+            at = row * task.length + start
+            ask_for(x + at + task.length, n)
+            normalise_row(
+                x + at, weight + start if weight != NULL else weight, bias + start if bias != NULL else bias, y + at, n,
+                <real> s.mean, <real> (s.mean - <real> s.mean), <real> s.inv_std,
+            )
+        stop = look(task.length, &done)
+        if stop:
+            return stop
     return 0
 
 
@@ -151,21 +199,22 @@ cdef void propagate_row(
     """The gradient of a row of x; grad_out * weight stands in a buffer, piece by piece."""
     cdef real buffer[PIECE]
     cdef double sum = 0, product = 0, excess = 0, product_excess = 0, part, product_part
+    cdef double share = 1 / <double> task.length
     cdef real mean = <real> s.mean, rest = <real> (s.mean - <real> s.mean), mean_g, slope
     cdef const real *gradient
-    cdef Py_ssize_t start = 0, n
+    cdef Py_ssize_t start = 0, n, i, at_once
     while start < task.length:
         n = min(task.length - start, <Py_ssize_t> PIECE)
         gradient = g + start
         if weight != NULL:
             multiply(gradient, weight + start, buffer, n)
             gradient = buffer
-        sums_of_products(gradient, x + start, n, s.mean, &part, &product_part)
+        sums_of_products(gradient, x + start, n, mean, rest, &part, &product_part)
         accumulate(&sum, &excess, part)
         accumulate(&product, &product_excess, product_part)
         start += n
-    mean_g = <real> (sum / task.length)
-    slope = <real> (s.inv_std * s.inv_std * (product / task.length))
+    mean_g = <real> (sum * share)
+    slope = <real> (s.inv_std * s.inv_std * (product * share))
     start = 0
     while start < task.length:
         n = min(task.length - start, <Py_ssize_t> PIECE)
@@ -174,12 +223,18 @@ cdef void propagate_row(
             if task.length > PIECE:
                 multiply(gradient, weight + start, buffer, n)
             gradient = buffer
-        propagate(gradient, x + start, grad + start, n, mean, rest, mean_g, slope, <real> s.inv_std)
+        for i from 0 <= i < n by AHEAD:
+            at_once = min(n - i, <Py_ssize_t> AHEAD)
+            ask_for(x + task.length + start + i, at_once)
+            ask_for(g + task.length + start + i, at_once)
+            propagate(
+                gradient + i, x + start + i, grad + start + i, at_once, mean, rest, mean_g, slope, <real> s.inv_std
+            )
         start += n
 
 
 cdef inline void add_row(
-    const real *g, const real *x, double *weight_sums, double *bias_sums, Py_ssize_t n, const Statistics *s
+    const real *g, const real *x, real *weight_sums, real *bias_sums, Py_ssize_t n, const Statistics *s
 ) noexcept nogil:
     cdef real mean = <real> s.mean, rest = <real> (s.mean - <real> s.mean), scale = <real> s.inv_std
     cdef Py_ssize_t i
@@ -189,58 +244,87 @@ cdef inline void add_row(
 
 
 cdef inline void add_two_rows(
-    const real *g, const real *x, double *weight_sums, double *bias_sums, Py_ssize_t n, const Statistics *s
+    const real *g, const real *x, Py_ssize_t stride, real *weight_sums, real *bias_sums, Py_ssize_t n,
+    const Statistics *s,
 ) noexcept nogil:
     """The same for two rows, since the sums take longer to load and store than to add to."""
     cdef real mean = <real> s[0].mean, rest = <real> (s[0].mean - <real> s[0].mean), scale = <real> s[0].inv_std
     cdef real mean1 = <real> s[1].mean, rest1 = <real> (s[1].mean - <real> s[1].mean), scale1 = <real> s[1].inv_std
-    cdef const real *g1 = g + n
-    cdef const real *x1 = x + n
+    cdef const real *g1 = g + stride
+    cdef const real *x1 = x + stride
     cdef Py_ssize_t i
     for i in range(n):
-        weight_sums[i] += <double> (g[i] * (((x[i] - mean) - rest) * scale)) + g1[i] * (
-            ((x1[i] - mean1) - rest1) * scale1
-        )
-        bias_sums[i] += <double> g[i] + g1[i]
+        weight_sums[i] += g[i] * (((x[i] - mean) - rest) * scale) + g1[i] * (((x1[i] - mean1) - rest1) * scale1)
+        bias_sums[i] += g[i] + g1[i]
+
+
+cdef struct ColumnSums:
+    # two for each of n columns, of grad_out * normalised x and of grad_out; the terms of some rows stand in `recent`
+    double *sums
+    void *recent
+    Py_ssize_t n, rows
+
+
+cdef inline void open_columns(ColumnSums *columns, const real *like) noexcept nogil:
+    memset(columns.sums, 0, 2 * columns.n * sizeof(double))
+    memset(columns.recent, 0, 2 * columns.n * sizeof(real))
+
+
+cdef inline void settle_recent(ColumnSums *columns, const real *like) noexcept nogil:
+    cdef real *recent = <real *> columns.recent
+    cdef double *sums = columns.sums
+    cdef Py_ssize_t i
+    for i in range(2 * columns.n):
+        sums[i] += recent[i]
+        recent[i] = 0
 
 
 cdef inline void add_rows(
-    const Rows *task, const real *g, const real *x, const Statistics *s, Py_ssize_t rows, double *sums
+    ColumnSums *columns, const real *g, const real *x, Py_ssize_t stride, const Statistics *s, Py_ssize_t rows
 ) noexcept nogil:
+    """One row or two."""
+    cdef real *recent = <real *> columns.recent
     if rows == 2:
-        add_two_rows(g, x, sums, sums + task.length, task.length, s)
+        add_two_rows(g, x, stride, recent, recent + columns.n, columns.n, s)
     else:
-        add_row(g, x, sums, sums + task.length, task.length, s)
+        add_row(g, x, recent, recent + columns.n, columns.n, s)
+    columns.rows += rows
+    if columns.rows % FEW_ROWS == 0:
+        settle_recent(columns, g)
 
 
 cdef int propagate_rows(const Rows *task, Py_ssize_t part, real *grad) noexcept nogil:
     cdef const real *g = <const real *> task.g
     cdef const real *x = <const real *> task.x
-    cdef double *sums = NULL
     cdef Py_ssize_t row = part * task.rows // task.parts, end = (part + 1) * task.rows // task.parts
-    cdef Py_ssize_t first, rows, i, done = 0
+    cdef Py_ssize_t first, rows, i
     cdef Statistics s[2]
+    cdef ColumnSums columns = ColumnSums(NULL, NULL, task.length, 0)
+    cdef double done = 0
     cdef int stop
     if task.sums != NULL:
-        sums = task.sums + 2 * part * task.length
-        memset(sums, 0, 2 * task.length * sizeof(double))
+        columns.sums = task.sums + 2 * part * task.length
+        columns.recent = task.sums + 2 * (task.parts + part) * task.length
+        open_columns(&columns, x)
     while row < end:
         rows = min(end - row, <Py_ssize_t> 2)
         for i in range(rows):
             first = (row + i) * task.length
             s[i] = statistics_of(x + first, task.length, task.eps)
-            if grad != NULL:
-                propagate_row(task, g + first, x + first, <const real *> task.weight, grad + first, s[i])
+            if task.statistics != NULL:
+                task.statistics[row + i] = s[i]
+        for i in range(rows if grad != NULL else 0):
+            first = (row + i) * task.length
+            propagate_row(task, g + first, x + first, <const real *> task.weight, grad + first, s[i])
         first = row * task.length
-        if sums != NULL:
-            add_rows(task, g + first, x + first, s, rows, sums)
+        if task.sums != NULL:
+            add_rows(&columns, g + first, x + first, task.length, s, rows)
         row += rows
-        done += rows * task.length
-        if done >= POLL:
-            done = 0
-            stop = poll()
-            if stop:
-                return stop
+        stop = look(<double> rows * task.length, &done)
+        if stop:
+            return stop
+    if task.sums != NULL:
+        settle_recent(&columns, x)
     return 0
 
 
@@ -252,49 +336,94 @@ cdef int propagate_rows_f64(void *task, Py_ssize_t part) noexcept nogil:
     return propagate_rows[double](<const Rows *> task, part, <double *> (<const Rows *> task).y)
 
 
-cdef inline void add_parts(const Rows *task, const double *sums, real *result) noexcept nogil:
+cdef inline void add_parts(
+    const double *sums, Py_ssize_t parts, Py_ssize_t stride, Py_ssize_t n, real *result
+) noexcept nogil:
     """The sums of all parts, in their order."""
     cdef double total
     cdef Py_ssize_t i, part
-    for i in range(task.length):
+    for i in range(n):
         total = 0
-        for part in range(task.parts):
-            total += sums[2 * part * task.length + i]
+        for part in range(parts):
+            total += sums[part * stride + i]
         result[i] = <real> total
 
 
-cdef int run_rows(Rows *task, bint single, bint is_backward) noexcept nogil:
+cdef inline void give_columns(
+    const Rows *task, const double *sums, Py_ssize_t parts, Py_ssize_t first, Py_ssize_t n, const real *like
+) noexcept nogil:
+    """The gradients of weight and bias from column `first` on, where they are wanted."""
+    if task.grad_weight != NULL:
+        add_parts(sums, parts, 2 * n, n, <real *> task.grad_weight + first)
+    if task.grad_bias != NULL:
+        add_parts(sums + n, parts, 2 * n, n, <real *> task.grad_bias + first)
+
+
+cdef int sum_strip(const Rows *task, Py_ssize_t strip, const real *x) noexcept nogil:
+    """The sums of some columns, whose rows have their statistics."""
+    cdef double[2 * PIECE] sums
+    cdef real[2 * PIECE] recent
+    cdef const real *g = <const real *> task.g
+    cdef Py_ssize_t first = strip * PIECE, row = 0, rows, at
+    cdef ColumnSums columns = ColumnSums(&sums[0], &recent[0], min(task.length - first, <Py_ssize_t> PIECE), 0)
+    cdef double done = 0
+    cdef int stop
+    open_columns(&columns, x)
+    while row < task.rows:
+        rows = min(task.rows - row, <Py_ssize_t> 2)
+        at = row * task.length + first
+        add_rows(&columns, g + at, x + at, task.length, task.statistics + row, rows)
+        row += rows
+        stop = look(<double> rows * columns.n, &done)
+        if stop:
+            return stop
+    settle_recent(&columns, x)
+    give_columns(task, &sums[0], 1, first, columns.n, x)
+    return 0
+
+
+cdef int sum_strip_f32(void *task, Py_ssize_t strip) noexcept nogil:
+    return sum_strip[float](<const Rows *> task, strip, <const float *> (<const Rows *> task).x)
+
+
+cdef int sum_strip_f64(void *task, Py_ssize_t strip) noexcept nogil:
+    return sum_strip[double](<const Rows *> task, strip, <const double *> (<const Rows *> task).x)
+
+
+cdef int run_rows(Rows *task, bint single) noexcept nogil:
     cdef Py_ssize_t n = task.rows * task.length
-    if task.length == 0:
-        return 0
     task.parts = min(task.rows, n // PART + 1)
-    if is_backward:
-        return run(propagate_rows_f32 if single else propagate_rows_f64, task, task.parts, team(n, SHARE))
-    return run(normalise_rows_f32 if single else normalise_rows_f64, task, task.parts, team(n, SHARE))
+    if task.g == NULL:
+        return run(normalise_rows_f32 if single else normalise_rows_f64, task, task.parts, team(n, SHARE))
+    return run(propagate_rows_f32 if single else propagate_rows_f64, task, task.parts, team(n, SHARE))
 
 
-cdef int run_rows_with_sums(Rows *task, bint single, void *grad_weight, void *grad_bias) noexcept nogil:
+cdef int run_wide_rows(Rows *task, bint single) noexcept nogil:
+    """With the sums of columns, which are so many that those of each part would take too much memory."""
+    cdef Py_ssize_t n = task.rows * task.length, strips = (task.length + PIECE - 1) // PIECE
+    cdef int failed
+    task.statistics = <Statistics *> fnn_workspace(SUMS, task.rows * sizeof(Statistics))
+    if task.statistics == NULL:
+        return NO_MEMORY
+    failed = run_rows(task, single)
+    return failed if failed else run(sum_strip_f32 if single else sum_strip_f64, task, strips, team(n, SHARE))
+
+
+cdef int run_rows_with_sums(Rows *task, bint single) noexcept nogil:
     """The parts, and so the order of adding, follow from the sizes alone."""
-    cdef Py_ssize_t most = min(<Py_ssize_t> PARTS, PARTS * PIECE * 2 // max(task.length, <Py_ssize_t> 1))
     cdef Py_ssize_t n = task.rows * task.length
     cdef int failed
-    if task.length == 0:
-        return 0
-    task.parts = max(min(task.rows // ROWS_OF_PART, most), <Py_ssize_t> 1)
-    task.sums = <double *> malloc(2 * task.parts * task.length * sizeof(double))
+    if task.length > WIDE:
+        return run_wide_rows(task, single)
+    task.parts = max(min(task.rows // ROWS_OF_PART, <Py_ssize_t> PARTS, 2 * WIDE // task.length), <Py_ssize_t> 1)
+    task.sums = <double *> fnn_workspace(SUMS, 4 * task.parts * task.length * sizeof(double))
     if task.sums == NULL:
         return NO_MEMORY
     failed = run(propagate_rows_f32 if single else propagate_rows_f64, task, task.parts, team(n, SHARE))
-    if not failed:
-        if grad_weight != NULL and single:
-            add_parts(task, task.sums, <float *> grad_weight)
-        elif grad_weight != NULL:
-            add_parts(task, task.sums, <double *> grad_weight)
-        if grad_bias != NULL and single:
-            add_parts(task, task.sums + task.length, <float *> grad_bias)
-        elif grad_bias != NULL:
-            add_parts(task, task.sums + task.length, <double *> grad_bias)
-    free(task.sums)
+    if not failed and single:
+        give_columns(task, task.sums, task.parts, 0, task.length, <const float *> task.x)
+    elif not failed:
+        give_columns(task, task.sums, task.parts, 0, task.length, <const double *> task.x)
     return failed
 
 
@@ -352,14 +481,14 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, out=None):
         x, weight, bias, task.eps, output = checks.layer_norm(x, weight, bias, eps, out)
         y = <cnp.ndarray?> output.array
     measure_rows(&task, <cnp.ndarray?> x)
-    task.x, task.weight, task.bias, task.y = data_of(x), data_of(weight), data_of(bias), PyArray_DATA(y)
-    task.g, task.sums = NULL, NULL
+    task.g, task.x, task.weight, task.bias, task.y = NULL, data_of(x), data_of(weight), data_of(bias), PyArray_DATA(y)
+    task.sums, task.statistics = NULL, NULL
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
     if PyArray_SIZE(y) < GIL_ELEMENTS:
-        failed = run_rows(&task, single, False)
+        failed = run_rows(&task, single) if task.length else 0
     else:
         with nogil:
-            failed = run_rows(&task, single, False)
+            failed = run_rows(&task, single)
     raise_if(failed, "layer_norm")
     return y if output is None else output.deliver()
 
@@ -374,7 +503,7 @@ def layer_norm_backward(grad_out, x, weight=None, *, eps=1e-5, needs=(True, True
     cdef object grad_x = None, grad_weight = None, grad_bias = None
     cdef bint needed[3]
     cdef Rows task
-    cdef int failed, last
+    cdef int last
     cdef bint fast = (
         is_plain(x)
         and PyArray_NDIM(<cnp.ndarray> x) > 0
@@ -394,15 +523,17 @@ def layer_norm_backward(grad_out, x, weight=None, *, eps=1e-5, needs=(True, True
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
     measure_rows(&task, <cnp.ndarray?> x)
     task.g, task.x, task.weight, task.y = data_of(grad_out), data_of(x), data_of(weight), data_of(grad_x)
-    task.bias, task.sums = NULL, NULL
-    cdef void *gw = data_of(grad_weight)
-    cdef void *gb = data_of(grad_bias)
+    task.bias, task.sums, task.statistics = NULL, NULL, NULL
+    task.grad_weight, task.grad_bias = data_of(grad_weight), data_of(grad_bias)
     cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
+    cdef int failed = 0
     with nogil:
-        if gw == NULL and gb == NULL:
-            failed = run_rows(&task, single, True) if task.y != NULL else 0
-        else:
-            failed = run_rows_with_sums(&task, single, gw, gb)
+        if task.length == 0:
+            pass
+        elif task.grad_weight != NULL or task.grad_bias != NULL:
+            failed = run_rows_with_sums(&task, single)
+        elif task.y != NULL:
+            failed = run_rows(&task, single)
     raise_if(failed, "layer_norm_backward")
     if outputs is None:
         return grad_x, grad_weight, grad_bias
@@ -449,12 +580,13 @@ cdef inline double settle(
 
 
 cdef int normalise_channel(const Channels *task, Py_ssize_t channel, real *running_mean) noexcept nogil:
-    cdef Py_ssize_t places = task.places, step = task.channels * places, sample, done = 0
+    cdef Py_ssize_t places = task.places, step = task.channels * places, sample
     cdef const real *x = <const real *> task.x + channel * places
     cdef real *y = <real *> task.y + channel * places
     cdef double mean = running_mean[channel], variance = (<real *> task.running_var)[channel]
     cdef double excess = 0, count = <double> task.samples * places
     cdef real scale, shift = (<const real *> task.bias)[channel], rest = 0
+    cdef double done = 0
     cdef int stop
     if task.training:
         mean = variance = 0
@@ -469,12 +601,9 @@ cdef int normalise_channel(const Channels *task, Py_ssize_t channel, real *runni
     scale = <real> (settle(task, channel, mean, variance, running_mean) * (<const real *> task.weight)[channel])
     for sample in range(task.samples):
         normalise(x + sample * step, y + sample * step, places, <real> mean, rest, scale, shift)
-        done += places
-        if done >= POLL:
-            done = 0
-            stop = poll()
-            if stop:
-                return stop
+        stop = look(places, &done)
+        if stop:
+            return stop
     return 0
 
 
@@ -592,13 +721,13 @@ cdef int normalise_group_f64(void *task, Py_ssize_t part) noexcept nogil:
 
 
 cdef int propagate_channel(const Channels *task, Py_ssize_t channel, const real *means) noexcept nogil:
-    cdef Py_ssize_t places = task.places, step = task.channels * places, sample, start, n, done = 0
+    cdef Py_ssize_t places = task.places, step = task.channels * places, sample, start, n
     cdef const real *g = <const real *> task.g + channel * places
     cdef const real *x = <const real *> task.x + channel * places
     cdef real *grad = <real *> task.y + channel * places
     cdef real mean = means[channel], scale, zero = 0
     cdef double inv_std = (<const real *> task.running_var)[channel], count = <double> task.samples * places
-    cdef double sum = 0, product = 0, excess = 0, product_excess = 0, part, product_part
+    cdef double sum = 0, product = 0, excess = 0, product_excess = 0, part, product_part, done = 0
     cdef int stop
     if task.training or task.mean != NULL or task.inv_std != NULL:
         for sample in range(task.samples):
@@ -606,7 +735,7 @@ cdef int propagate_channel(const Channels *task, Py_ssize_t channel, const real 
             while start < places:
                 n = min(places - start, <Py_ssize_t> PIECE)
                 sums_of_products(
-                    g + sample * step + start, x + sample * step + start, n, <double> mean, &part, &product_part
+                    g + sample * step + start, x + sample * step + start, n, mean, zero, &part, &product_part
                 )
                 accumulate(&sum, &excess, part)
                 accumulate(&product, &product_excess, product_part)
@@ -623,12 +752,9 @@ cdef int propagate_channel(const Channels *task, Py_ssize_t channel, const real 
             )
         else:
             scale_all(g + sample * step, grad + sample * step, places, scale)
-        done += places
-        if done >= POLL:
-            done = 0
-            stop = poll()
-            if stop:
-                return stop
+        stop = look(places, &done)
+        if stop:
+            return stop
     return 0
 
 

@@ -12,9 +12,9 @@ cdef extern from "engine/reduce.h" nogil:
     double fnn_sum_squares_f32(const float *x, Py_ssize_t n, double center)
     double fnn_sum_squares_f64(const double *x, Py_ssize_t n, double center)
     void fnn_sum_products_f32(
-        const float *g, const float *x, Py_ssize_t n, double center, double *sum, double *product
+        const float *g, const float *x, Py_ssize_t n, float mean, float rest, double *sum, double *product
     )
-    void fnn_sum_products_f64(
+    void fnn_sum_products_in_double_f64(
         const double *g, const double *x, Py_ssize_t n, double center, double *sum, double *product
     )
 
@@ -52,13 +52,20 @@ cdef inline double sum_of_squares(const real *x, Py_ssize_t n, double center) no
 
 
 cdef inline void sums_of_products(
-    const real *g, const real *x, Py_ssize_t n, double center, double *sum, double *product
+    const real *g, const real *x, Py_ssize_t n, real mean, real rest, double *sum, double *product
 ) noexcept nogil:
-    """The sum of g and that of g * (x - center), in double."""
+    """The sum of g and that of g * (x - mean), with what a mean of type float lacks as `rest`."""
     if real is float:
-        fnn_sum_products_f32(g, x, n, center, sum, product)
+        fnn_sum_products_f32(g, x, n, mean, rest, sum, product)
     else:
-        fnn_sum_products_f64(g, x, n, center, sum, product)
+        fnn_sum_products_in_double_f64(g, x, n, mean, sum, product)
+
+
+cdef inline void sums_of_deviations(
+    const float *x, Py_ssize_t n, float center, double *sum, double *squares
+) noexcept nogil:
+    """The sum of x - center and that of their squares, within some units of the last place of a float."""
+    fnn_sum_products_f32(NULL, x, n, center, 0, sum, squares)
 
 
 cdef inline void accumulate(double *total, double *excess, double term) noexcept nogil:

@@ -119,7 +119,7 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
         return a;                                                                                                   \
     }                                                                                                               \
     /* The sum of g, and that of g * (x - center). */                                                               \
-    FNN_INLINE void fnn_sum_products_##suffix(                                                                      \
+    FNN_INLINE void fnn_sum_products_in_double_##suffix(                                                            \
         const type *g, const type *x, ptrdiff_t n, double center, double *sum, double *product)                     \
     {                                                                                                               \
         double a = 0, b = 0;                                                                                        \
@@ -134,5 +134,54 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
 
 FNN_REDUCTIONS(float, f32)
 FNN_REDUCTIONS(double, f64)
+
+/* The sum of g, and that of g * ((x - mean) - rest); where g is NULL, it is that difference. A lane adds up a few
+ * floats before they are made double, so the error is one of some units of the last place of a sum of magnitudes,
+ * however many terms there are. Where that overflows, products with a g are added in double from the start. */
+enum { FNN_TERMS = 8 };
+
+FNN_INLINE void fnn_sum_products_f32(
+    const float *g, const float *x, ptrdiff_t n, float mean, float rest, double *sum, double *product)
+{
+    enum { LANES = FNN_LANES_F32 };
+    const fnn_vec_f32 means = fnn_splat_f32(mean), rests = fnn_splat_f32(rest);
+    double total = 0, total_product = 0;
+    ptrdiff_t start = 0;
+    while (n - start >= LANES) {
+        fnn_vec_f32 a[4], b[4];
+        const ptrdiff_t vectors = (n - start) / LANES < 4 * FNN_TERMS ? (n - start) / LANES : 4 * FNN_TERMS;
+        FNN_UNROLL
+        for (int k = 0; k < 4; k++)
+            a[k] = b[k] = fnn_splat_f32(0);
+#define FNN_ADD_TERM(k, at)                                                                                         \
+    do {                                                                                                            \
+        const fnn_vec_f32 q = (fnn_load_f32(x + (at)) - means) - rests, p = g == NULL ? q : fnn_load_f32(g + (at)); \
+        a[k] += p;                                                                                                  \
+        b[k] += p * q;                                                                                              \
+    } while (0)
+        ptrdiff_t i = 0;
+        for (; i + 4 <= vectors; i += 4) {
+            FNN_UNROLL
+            for (int k = 0; k < 4; k++)
+                FNN_ADD_TERM(k, start + (i + k) * LANES);
+        }
+        for (; i < vectors; i++)
+            FNN_ADD_TERM(0, start + i * LANES);
+#undef FNN_ADD_TERM
+        total += fnn_sum_lanes_f32((a[0] + a[1]) + (a[2] + a[3]));
+        total_product += fnn_sum_lanes_f32((b[0] + b[1]) + (b[2] + b[3]));
+        start += vectors * LANES;
+    }
+    float last = 0, last_product = 0;
+    for (; start < n; start++) {
+        const float q = (x[start] - mean) - rest, p = g == NULL ? q : g[start];
+        last += p;
+        last_product += p * q;
+    }
+    *sum = total + last;
+    *product = total_product + last_product;
+    if (g != NULL && (*sum - *sum) + (*product - *product) != 0)
+        fnn_sum_products_in_double_f32(g, x, n, (double)mean + rest, sum, product);
+}
 
 #endif

@@ -130,6 +130,26 @@ FNN_INLINE FNN_VEC FNN_NAME(lower)(FNN_VEC a, FNN_VEC b, int s)
                   : FNN_SHUFFLE(a, b, FNN_LOWER, 8);
 }
 
+/* The sum of all lanes: halves are added to halves. */
+FNN_INLINE FNN_REAL FNN_NAME(sum_lanes)(FNN_VEC v)
+{
+#if FNN_LANES > 8
+    v += FNN_NAME(lower)(v, v, 8);
+#endif
+#if FNN_LANES > 4
+    v += FNN_NAME(lower)(v, v, 4);
+#endif
+#if FNN_LANES > 2
+    v += FNN_NAME(lower)(v, v, 2);
+#endif
+#if FNN_LANES > 1
+    v += FNN_NAME(lower)(v, v, 1);
+    return v[0];
+#else
+    return v;
+#endif
+}
+
 /* Lane i gets lane i - n, or lane i + n, and zero where there is none; n is 1 or 2. */
 #define FNN_UP(lane, n) ((lane) < (n) ? FNN_LANES : (lane) - (n))
 #define FNN_DOWN(lane, n) ((lane) + (n) < FNN_LANES ? (lane) + (n) : FNN_LANES)
