@@ -80,6 +80,18 @@ CONVOLUTIONS = {
         {"stride": 2, "padding": 2, "groups": 2},
     ),
     "channels last": ({"n": 2, "c": 16, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"layout": "NHWC"}),
+    "one image of channels last": (
+        {"n": 1, "c": 12, "h": 70, "w": 50, "k": 36, "r": 5, "s": 5},
+        {"layout": "NHWC", "stride": 2, "padding": 3, "dilation": 2},
+    ),
+    "one image of channels last, depthwise": (
+        {"n": 1, "c": 1, "h": 150, "w": 150, "k": 1, "r": 3, "s": 3},
+        {"layout": "NHWC", "padding": 1, "groups": 96},
+    ),
+    "one image of channels last, one tap": (
+        {"n": 1, "c": 100, "h": 40, "w": 40, "k": 90, "r": 1, "s": 1},
+        {"layout": "NHWC"},
+    ),
     "tiles": ({"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"padding": 1}),
     "tiles of channels last": (
         {"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3},

@@ -42,6 +42,7 @@ cdef enum:
     PRODUCT_ROWS = 128  # the same for kernels of one pixel, where the copy is dearer beside the work
     PART = 1 << 22   # multiplications that one thread does at a time, at least
     SHARE = 1 << 22  # that a thread must have
+    BAND = 128       # pixels of a part of one image, at least: each part packs the weights
     GROUP_BYTES = 1 << 18  # of the planes of some groups that stay in the second-level cache
 
 cdef struct Convolution:
@@ -431,9 +432,11 @@ cdef struct Call:
     const Convolution *conv
     const Activation *activation
     bint single
-    Py_ssize_t images   # of a part
-    Py_ssize_t kernels  # of a part of the gradient of the weights, or of an image
-    Py_ssize_t groups   # of a part of the gradients of a depthwise convolution
+    Py_ssize_t images    # of a part
+    Py_ssize_t of_image  # how many parts one image is, where no part has more
+    Py_ssize_t kernels   # of a part of the gradient of the weights, or of an image
+    Py_ssize_t lines     # of a part of an image with channels last
+    Py_ssize_t groups    # of a part of the gradients of a depthwise convolution
     const void *x
     const void *weight
     const void *transformed  # the kernels for Winograd's form, or NULL
@@ -475,6 +478,17 @@ cdef Py_ssize_t divide_kernels(Call *call, double work) noexcept nogil:
     return fnn_parts(kernels, call.kernels) if kernels else 1
 
 
+cdef Py_ssize_t divide_lines(Call *call, int threads) noexcept nogil:
+    """Set how many lines of an image are a part; how many parts there are, on which no number depends."""
+    cdef const Convolution *conv = call.conv
+    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t parts = fnn_min(fnn_parts(2 * threads, fnn_max(conv.images, 1)), pixels // BAND)
+    call.lines = conv.rows.outputs
+    if threads > 1 and parts > 1:
+        call.lines = fnn_parts(conv.rows.outputs, parts)
+    return fnn_parts(conv.rows.outputs, call.lines) if pixels else 1
+
+
 cdef Convolution some_images(Call *call, Py_ssize_t part) noexcept nogil:
     """Point `call` to the images of a part; their convolution."""
     cdef Convolution conv = call.conv[0]
@@ -503,12 +517,22 @@ cdef void some_kernels(Call *call, Convolution *conv, Py_ssize_t part) noexcept 
         call.bias = <const char *> call.bias + first * size_of_number(call)
 
 
+cdef void some_lines(Call *call, Convolution *conv, Py_ssize_t part) noexcept nogil:
+    """Point `call` to some lines of the result of one image, channels last: they begin further down in the frame."""
+    cdef Py_ssize_t first = part * call.lines
+    cdef Py_ssize_t line = conv.columns.outputs * conv.groups * conv.kernels
+    conv.rows.before -= first * conv.rows.stride
+    conv.rows.outputs = fnn_min(call.lines, conv.rows.outputs - first)
+    call.y = <char *> call.y + first * line * size_of_number(call)
+
+
 cdef int forward_part(void *context, Py_ssize_t part) noexcept nogil:
     cdef Call call = (<Call *> context)[0]
-    cdef Py_ssize_t of_image = fnn_parts(call.conv.kernels, call.kernels)
-    cdef Convolution conv = some_images(&call, part // of_image)
-    if of_image > 1:
-        some_kernels(&call, &conv, part % of_image)
+    cdef Convolution conv = some_images(&call, part // call.of_image)
+    if call.lines:
+        some_lines(&call, &conv, part % call.of_image)
+    elif call.of_image > 1:
+        some_kernels(&call, &conv, part % call.of_image)
     return forward_of(&conv, call.single, call.x, call.weight, call.bias, call.y, call.activation)
 
 
@@ -702,18 +726,22 @@ cdef bint is_winograd_backward(const Call *call, Job *job) noexcept nogil:
 
 cdef int run_forward(Call *call) noexcept nogil:
     cdef Py_ssize_t parts
+    cdef int threads = team(work_of(call.conv), SHARE)
     cdef Job job
     cdef Winograd w
     if is_winograd_forward(call, &job):
         w = winograd_of(call, &job)
         w.source, w.bias, w.result = call.x, call.bias, call.y
         w.kernels, w.is_transformed = <void *> call.transformed, call.transformed != NULL
-        return run_winograd(&w, team(work_of(call.conv), SHARE))
+        return run_winograd(&w, threads)
     parts = divide_images(call)
-    call.kernels = call.conv.kernels
-    if call.images == 1 and not call.conv.channels_last:
-        parts *= divide_kernels(call, work_of(call.conv) / call.conv.images)
-    return run(forward_part, call, parts, team(work_of(call.conv), SHARE))
+    if call.images == 1 and call.conv.channels_last:
+        if call.conv.images == 1 and set_forward(&job, call.conv) and is_product(&job, True):
+            return forward_part(call, 0)  # which is cut where the product is
+        call.of_image = divide_lines(call, threads)
+    elif call.images == 1:
+        call.of_image = divide_kernels(call, work_of(call.conv) / call.conv.images)
+    return run(forward_part, call, parts * call.of_image, threads)
 
 
 cdef Py_ssize_t divide_groups(Call *call) noexcept nogil:
@@ -880,8 +908,8 @@ def conv2d(
         y = <cnp.ndarray?> output.array
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
     cdef Call call = Call(
-        conv=&conv, activation=f, single=single, images=0, kernels=0, groups=0, x=data_of(x), weight=data_of(weight),
-        transformed=NULL, bias=data_of(bias), grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL,
+        conv=&conv, activation=f, single=single, images=0, of_image=1, kernels=0, lines=0, groups=0,
+        x=data_of(x), weight=data_of(weight), transformed=NULL, bias=data_of(bias), grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL,
         grad_bias=NULL,
     )
     if packed is not None and weight is packed._array:
@@ -927,8 +955,8 @@ def conv2d_backward(
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
     cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
     cdef Call call = Call(
-        conv=&conv, activation=NULL, single=single, images=0, kernels=0, groups=0, x=data_of(x), weight=data_of(weight),
-        transformed=NULL, bias=NULL, grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x),
+        conv=&conv, activation=NULL, single=single, images=0, of_image=1, kernels=0, lines=0, groups=0,
+        x=data_of(x), weight=data_of(weight), transformed=NULL, bias=NULL, grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x),
         grad_weight=data_of(grad_weight), grad_bias=data_of(grad_bias),
     )
     if is_small(&conv):
