@@ -79,6 +79,15 @@ CONVOLUTIONS = {
         {"n": 5, "c": 8, "h": 35, "w": 35, "k": 16, "r": 5, "s": 5},
         {"stride": 2, "padding": 2, "groups": 2},
     ),
+    "groups of channels last": (
+        {"n": 3, "c": 8, "h": 37, "w": 35, "k": 21, "r": 3, "s": 3},
+        {"padding": 1, "groups": 5, "layout": "NHWC"},
+    ),
+    "groups of few pixels": (
+        {"n": 9, "c": 20, "h": 12, "w": 12, "k": 21, "r": 3, "s": 3},
+        {"padding": 1, "groups": 6},
+    ),
+    "groups of one tap": ({"n": 6, "c": 40, "h": 20, "w": 20, "k": 50, "r": 1, "s": 1}, {"groups": 4}),
     "channels last": ({"n": 2, "c": 16, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"layout": "NHWC"}),
     "one image of channels last": (
         {"n": 1, "c": 12, "h": 70, "w": 50, "k": 36, "r": 5, "s": 5},

@@ -42,6 +42,7 @@ cdef enum:
     PRODUCT_ROWS = 128  # the same for kernels of one pixel, where the copy is dearer beside the work
     PART = 1 << 22   # multiplications that one thread does at a time, at least
     SHARE = 1 << 22  # that a thread must have
+    CHANNELS = 16    # of a part with one channel in each group, at least
     BAND = 128       # pixels of a part of one image, at least: each part packs the weights
     GROUP_BYTES = 1 << 18  # of the planes of some groups that stay in the second-level cache
 
@@ -143,6 +144,7 @@ cdef void place_weight(Job *job, const Convolution *conv) noexcept nogil:
     """The strides of the weights, [group, kernel, channel, r, s] or [group, kernel, r, s, channel]."""
     cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
     job.images, job.groups = conv.images, conv.groups
+    job.first_group, job.end_group = 0, conv.groups
     job.weight_group = conv.kernels * conv.channels * taps
     job.weight_i = conv.channels * taps
     job.weight_channel = 1 if conv.channels_last else taps
@@ -255,20 +257,32 @@ cdef inline bint is_worth_transposing(const Job *job, Py_ssize_t itemsize) noexc
     ) and 0 < plane * MANY_CHANNELS <= TRANSPOSED_BYTES
 
 
+cdef struct Share:
+    # of the weights: some kernels, or all of some groups
+    Py_ssize_t kernel, kernels, group, groups
+
+
+cdef inline Share all_of(const Convolution *conv) noexcept nogil:
+    return Share(0, conv.kernels, 0, conv.groups)
+
+
 cdef int backward_weight(
-    const Convolution *conv, const real *grad_out, const real *x, real *grad_weight, Py_ssize_t first, Py_ssize_t count
+    const Convolution *conv, const real *grad_out, const real *x, real *grad_weight, Share share
 ) noexcept nogil:
-    """grad_weight of `count` kernels from `first` on, which are all where there are groups; a code."""
+    """A share of grad_weight; a code."""
     cdef Job job
     if not set_forward(&job, conv):
         return -1
-    if count < conv.kernels:
-        job.m = count
-        grad_out += first * job.result_i
-        grad_weight += first * job.weight_i
-        memset(grad_weight, 0, count * job.weight_i * sizeof(real))
+    if share.kernels < conv.kernels:
+        job.m = share.kernels
+        grad_out += share.kernel * job.result_i
+        grad_weight += share.kernel * job.weight_i
+        memset(grad_weight, 0, share.kernels * job.weight_i * sizeof(real))
     else:
-        memset(grad_weight, 0, weights_of(conv) * sizeof(real))
+        job.first_group, job.end_group = share.group, share.group + share.groups
+        memset(
+            grad_weight + share.group * job.weight_group, 0, share.groups * job.weight_group * sizeof(real)
+        )
     if job.images == 0 or job.m == 0 or job.channels == 0:
         return 0
     if is_depthwise(conv):
@@ -295,7 +309,7 @@ cdef int backward(
     if grad_x != NULL:
         failed = backward_x(conv, grad_out, weight, grad_x)
     if grad_weight != NULL and not failed:
-        failed = backward_weight(conv, grad_out, x, grad_weight, 0, conv.kernels)
+        failed = backward_weight(conv, grad_out, x, grad_weight, all_of(conv))
     if failed:
         return failed
     if grad_bias != NULL and conv.channels_last:
@@ -436,7 +450,8 @@ cdef struct Call:
     Py_ssize_t of_image  # how many parts one image is, where no part has more
     Py_ssize_t kernels   # of a part of the gradient of the weights, or of an image
     Py_ssize_t lines     # of a part of an image with channels last
-    Py_ssize_t groups    # of a part of the gradients of a depthwise convolution
+    Py_ssize_t groups    # of a part of the gradient of the weights, or of all gradients of a depthwise convolution
+    Py_ssize_t of_weight  # how many parts the gradient of the weights is
     const void *x
     const void *weight
     const void *transformed  # the kernels for Winograd's form, or NULL
@@ -467,7 +482,7 @@ cdef Py_ssize_t divide_images(Call *call) noexcept nogil:
 
 
 cdef Py_ssize_t divide_kernels(Call *call, double work) noexcept nogil:
-    """Set how many kernels are a part of that work; how many parts there are, of which groups have only one."""
+    """Set how many kernels are a part of that work; how many parts there are, one where there are groups."""
     cdef Py_ssize_t kernels = call.conv.kernels
     cdef Py_ssize_t least = PRODUCT_ROWS if call.conv.rows.taps * call.conv.columns.taps == 1 else KERNELS
     cdef double parts = work / PART
@@ -476,6 +491,21 @@ cdef Py_ssize_t divide_kernels(Call *call, double work) noexcept nogil:
         call.kernels = fnn_min(kernels, fnn_max(least, fnn_parts(kernels, <Py_ssize_t> parts) if parts < kernels else 1))
         call.kernels = fnn_even_part(kernels, call.kernels, 1)
     return fnn_parts(kernels, call.kernels) if kernels else 1
+
+
+cdef Py_ssize_t divide_weights(Call *call, int threads) noexcept nogil:
+    """Set how many kernels, or groups, are a part of the gradient of the weights; how many parts there are."""
+    cdef const Convolution *conv = call.conv
+    cdef double work = work_of(conv)
+    cdef Py_ssize_t parts = fnn_min(conv.groups, <Py_ssize_t> (work / PART) + 1)
+    if conv.groups == 1:
+        return divide_kernels(call, work)
+    if is_depthwise(conv):  # even parts of channels side by side, on which no number depends
+        parts = fnn_max(fnn_min(threads, conv.groups // CHANNELS), 1)
+        while conv.groups % parts:
+            parts -= 1
+    call.groups = fnn_parts(conv.groups, parts)
+    return fnn_parts(conv.groups, call.groups)
 
 
 cdef Py_ssize_t divide_lines(Call *call, int threads) noexcept nogil:
@@ -536,29 +566,35 @@ cdef int forward_part(void *context, Py_ssize_t part) noexcept nogil:
     return forward_of(&conv, call.single, call.x, call.weight, call.bias, call.y, call.activation)
 
 
-cdef int backward_some_kernels(const Call *call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef int backward_share(const Call *call, Share share) noexcept nogil:
     """The gradient of some kernels by the direct form."""
     if call.single:
         return backward_weight[float](
-            call.conv, <const float *> call.grad_out, <const float *> call.x, <float *> call.grad_weight, first, count
+            call.conv, <const float *> call.grad_out, <const float *> call.x, <float *> call.grad_weight, share
         )
     return backward_weight[double](
-        call.conv, <const double *> call.grad_out, <const double *> call.x, <double *> call.grad_weight, first, count
+        call.conv, <const double *> call.grad_out, <const double *> call.x, <double *> call.grad_weight, share
     )
+
+
+cdef Share share_of(const Call *call, Py_ssize_t part) noexcept nogil:
+    """The kernels of a part, or its groups where there are several."""
+    cdef const Convolution *conv = call.conv
+    cdef Py_ssize_t kernel = part * call.kernels, group = part * call.groups
+    if conv.groups > 1:
+        return Share(0, conv.kernels, group, fnn_min(call.groups, conv.groups - group))
+    return Share(kernel, fnn_min(call.kernels, conv.kernels - kernel), 0, 1)
 
 
 cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     """First the gradients of the weights and the bias, which are sums over all images; then grad_x."""
     cdef Call call = (<Call *> context)[0]
-    cdef Py_ssize_t of_weight = fnn_parts(call.conv.kernels, call.kernels) if call.grad_weight != NULL else 0
-    cdef Py_ssize_t first
     cdef Convolution conv
-    if part < of_weight:
-        first = part * call.kernels
-        return backward_some_kernels(&call, first, fnn_min(call.kernels, call.conv.kernels - first))
-    if part == of_weight:
+    if part < call.of_weight:
+        return backward_share(&call, share_of(&call, part))
+    if part == call.of_weight:
         return backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
-    conv = some_images(&call, part - of_weight - 1)
+    conv = some_images(&call, part - call.of_weight - 1)
     return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
 
 
@@ -794,7 +830,7 @@ cdef int run_backward(Call *call) noexcept nogil:
     cdef Py_ssize_t of_groups = divide_groups(call)
     if of_groups:
         return run(groups_part, call, of_groups, team(2 * work_of(call.conv), SHARE))
-    cdef Py_ssize_t parts = divide_kernels(call, work_of(call.conv))
+    cdef Py_ssize_t parts
     cdef int failed, threads = team(2 * work_of(call.conv), SHARE)
     cdef Job job
     cdef Winograd w
@@ -813,11 +849,12 @@ cdef int run_backward(Call *call) noexcept nogil:
             call.grad_weight = NULL
         elif failed != UNEVEN:
             return failed
-    if call.grad_weight == NULL:
-        parts = 0
+    if call.grad_weight != NULL:
+        call.of_weight = divide_weights(call, threads)
+    parts = call.of_weight + 1
     if call.grad_x != NULL:
         parts += divide_images(call)
-    return run(backward_part, call, parts + 1, threads)
+    return run(backward_part, call, parts, threads)
 
 
 # Packed weights: a shape of weights has but one form in which they are used.
@@ -908,8 +945,9 @@ def conv2d(
         y = <cnp.ndarray?> output.array
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
     cdef Call call = Call(
-        conv=&conv, activation=f, single=single, images=0, of_image=1, kernels=0, lines=0, groups=0,
-        x=data_of(x), weight=data_of(weight), transformed=NULL, bias=data_of(bias), grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL,
+        conv=&conv, activation=f, single=single, images=0, of_image=1, kernels=0, lines=0, groups=0, of_weight=0,
+        x=data_of(x), weight=data_of(weight), transformed=NULL, bias=data_of(bias),
+        grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL,
         grad_bias=NULL,
     )
     if packed is not None and weight is packed._array:
@@ -955,8 +993,9 @@ def conv2d_backward(
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
     cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
     cdef Call call = Call(
-        conv=&conv, activation=NULL, single=single, images=0, of_image=1, kernels=0, lines=0, groups=0,
-        x=data_of(x), weight=data_of(weight), transformed=NULL, bias=NULL, grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x),
+        conv=&conv, activation=NULL, single=single, images=0, of_image=1, kernels=0, lines=0, groups=0, of_weight=0,
+        x=data_of(x), weight=data_of(weight), transformed=NULL, bias=NULL,
+        grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x),
         grad_weight=data_of(grad_weight), grad_bias=data_of(grad_bias),
     )
     if is_small(&conv):

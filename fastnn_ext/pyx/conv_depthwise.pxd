@@ -282,7 +282,7 @@ cdef inline int grad_weight_planewise(
             if poll():
                 return -1
             find_terms(&terms, &plane, &block, job)
-            for group in range(job.groups):
+            for group in range(job.first_group, job.end_group):
                 plane.b = part_of_plane(&block, job, plane.form, source + group * of_group, frame)
                 of_grad = grad_out + start_of(&block, job) + group * job.m * job.result_i
                 for i in range(job.m):

@@ -434,7 +434,7 @@ cdef inline int grad_weight_pixels(
         if poll():
             return -1
         place_pixels(&block, &plan, job, MAX_VECS * lanes_of(source))
-        for group in range(job.groups):
+        for group in range(job.first_group, job.end_group):
             part = part_of_pixels(&block, job, source + group * job.channels)
             if part == NULL:
                 return -1
@@ -461,8 +461,9 @@ cdef inline int grad_weight_transposed(
     cdef Job part = job[0]
     if pixels == NULL or sums == NULL:
         return -1
-    part.images = part.groups = 1
-    for group in range(job.groups):
+    part.images = part.groups = part.end_group = 1
+    part.first_group = 0
+    for group in range(job.first_group, job.end_group):
         for channel from 0 <= channel < job.channels by channels:
             part.channels = fnn_min(channels, job.channels - channel)
             part.weight_i, part.weight_channel, part.weight_column = taps * part.channels, 1, part.channels
@@ -490,8 +491,8 @@ cdef inline int grad_weight_transposed(
 cdef inline int grad_weight_depthwise(
     const Job *job, const real *source, const real *grad_out, real *grad_weight
 ) noexcept nogil:
-    """The same where the `channels` have a kernel each, `groups` being 1. Lines are summed in double."""
-    cdef Py_ssize_t taps = job.rows.count * job.columns.count, channels = job.channels
+    """The same where each group is one channel, blocks being those of all groups. Lines are summed in double."""
+    cdef Py_ssize_t taps = job.rows.count * job.columns.count, channels = job.end_group - job.first_group
     cdef Py_ssize_t *weight_at = <Py_ssize_t *> fnn_workspace(RUNS, (2 * taps + 1) * sizeof(Py_ssize_t))
     cdef Py_ssize_t *source_at = weight_at + taps
     cdef double *total = <double *> fnn_workspace(WEIGHT, (taps + 1) * channels * sizeof(double))
@@ -500,23 +501,28 @@ cdef inline int grad_weight_depthwise(
     cdef const real *part
     cdef Plan plan
     cdef Block block
+    cdef Job share = job[0]
     if weight_at == NULL or total == NULL or sums == NULL or not plan_pixels(&plan, job, sizeof(real)):
         return -1
+    share.groups, share.channels = job.channels // channels, channels
+    source += job.first_group
+    grad_out += job.first_group
+    grad_weight += job.first_group * job.weight_group
     memset(&block, 0, sizeof(Block))
     memset(total, 0, taps * channels * sizeof(double))
     while next_block(&block, &plan, job):
         if poll():
             return -1
-        place_pixels(&block, &plan, job, 0)
-        place_taps(weight_at, source_at, &block, job)
-        part = part_of_pixels(&block, job, source)
+        place_pixels(&block, &plan, &share, 0)
+        place_taps(weight_at, source_at, &block, &share)
+        part = part_of_pixels(&block, &share, source)
         if part == NULL:
             return -1
         for line in range(block.images * block.lines):
             for p in range(taps):
                 add_line_products(
                     sums, grad_out + start_of(&block, job) + result_line(line, &block, job),
-                    part + source_line(line, &block, job) + source_at[p], block.columns, job.result_column,
+                    part + source_line(line, &block, &share) + source_at[p], block.columns, job.result_column,
                     job.columns.step * block.pixel, channels, total + p * channels
                 )
     place_taps(weight_at, source_at, &block, job)

@@ -386,7 +386,7 @@ cdef inline int grad_weight_planes(
         dots.count = block.columns
         dots.a_image, dots.a_line = job.result_image, job.result_line
         dots.b_image, dots.b_line = block.image_step, block.width
-        for group in range(job.groups):
+        for group in range(job.first_group, job.end_group):
             for channel from 0 <= channel < job.channels by plan.channels:
                 channels = fnn_min(plan.channels, job.channels - channel)
                 part = part_of_planes(

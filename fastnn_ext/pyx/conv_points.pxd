@@ -80,7 +80,7 @@ cdef inline int grad_weight_products(
             job.m, job.channels, pixels, job.result_i, 1, 1, pixels, job.weight_i, job.weight_channel, True
         )
     for n in range(1 if channels_last else job.images):
-        for g in range(job.groups):
+        for g in range(job.first_group, job.end_group):
             if channels_last:
                 failed = multiply(
                     &f, grad_out + g * job.m, x + g * job.channels, <const real *> NULL, <const real *> NULL, no_epilogue(),
