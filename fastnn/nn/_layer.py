@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnn.init import Initializer, RandomState
 from fastnn.nn._parameters import Buffer, Parameter, Parameters, gather
+from fastnn.nn._plan import Plan, Stage, stage
+from fastnn.nn._scratch import Scratch
 from fastnn_ext.checks import integer, wrong
 
 Array = NDArray[Any]
@@ -26,21 +28,6 @@ def floating(layer: str, dtype: DTypeLike) -> np.dtype[Any]:
     if np.dtype(dtype) not in FLOATS:
         raise wrong(ValueError, layer, "dtype", f"is {np.dtype(dtype)}", "float32 or float64")
     return np.dtype(dtype)
-
-
-class Scratch:
-    """Buffers by name that are used again in every step, and grow to the largest size asked for."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Array] = {}
-
-    def __call__(self, name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        """An array of any content, which is overwritten when it is next asked for."""
-        size = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[name] = np.empty(size, dtype)
-        return buffer[:size].reshape(shape)
 
 
 class Layer(ABC):
@@ -145,6 +132,42 @@ class Layer(ABC):
         x = np.asanyarray(x)
         starts = range(0, max(len(x), 1), integer("predict", "batch_size", batch_size, low=1))
         return np.concatenate([self.forward(x[i : i + batch_size], training=False) for i in starts])
+
+    def plan(self, batch_size: int, sample_shape: Shape | None = None) -> Plan:
+        """`predict` made ready for batches of a known size, for programs that have no time to lose.
+
+        Weights are packed, buffers made, and each layer is one bound call of a kernel.
+
+        Parameters
+        ----------
+        batch_size : int
+            The most samples of a call.
+        sample_shape : tuple of int, optional
+            The shape of one sample; where it is left out, the first call settles it, and makes the buffers.
+
+        Returns
+        -------
+        Plan
+            To be called with an ndarray of up to `batch_size` samples in the dtype of the parameters. The result
+            has the bits of `predict` and lies in a buffer of the plan, which its next call overwrites.
+
+        Notes
+        -----
+        A plan has copies of the weights: it goes on computing with those it was made of, whatever becomes of the
+        model's, and with the backend of then. One thread can use a plan at a time; several plans, also of one model,
+        do not know of each other.
+        """
+        self.parameters()  # together, before the layers ask for theirs one by one
+        return Plan(self, batch_size, sample_shape)
+
+    def _stages(self) -> Iterator[Stage]:
+        """What a plan makes of the layer as it is; by default one step that copies what `_forward` returns."""
+        as_it_is = copy.deepcopy(self)
+
+        def forward(x: Array, out: Array) -> None:
+            np.copyto(out, as_it_is._forward(x, False))
+
+        yield stage(forward, self.output_shape, self.dtype)
 
     def train(self, mode: bool = True) -> Self:
         """Enter training mode; returns the layer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 import fastnn
 from fastnn._contract import KERNELS
 from fastnn.nn._layer import Layer, Shape
+from fastnn.nn._plan import Stage, stage
 from fastnn_ext.checks import integer
 from fastnn_ext.checks.activations import FUSABLE
 
@@ -39,6 +41,9 @@ class Activation(Layer):
         grad, out = grad.astype(saved.dtype, copy=False), self._scratch("grad", saved.shape, saved.dtype)
         gradient: Array = getattr(fastnn, f"{self.kernel}_backward")(grad, saved, out=out, **self.config)
         return gradient
+
+    def _stages(self) -> Iterator[Stage]:
+        yield stage(getattr(fastnn, self.kernel), self.output_shape, **self.config)
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +14,7 @@ import fastnn
 from fastnn import init
 from fastnn.nn._layer import Layer, Shape, floating
 from fastnn.nn._parameters import Parameter
+from fastnn.nn._plan import Empty, Stage, Step, cast
 from fastnn.nn.activations import saves_output
 from fastnn_ext.checks import integer, wrong
 from fastnn_ext.checks.activations import fused
@@ -73,6 +76,20 @@ class Affine(Layer):
             self.bias.add_grad(grad_bias)
         result: Array | None = grad_x
         return result
+
+    def _stages(self, activation: str | None = None) -> Iterator[Stage]:
+        activation = activation or self.activation
+        weight, bias = fastnn.pack(self.weight.data), None if self.bias is None else self.bias.data.copy()
+        apply = getattr(fastnn, self.kernel)
+        if self._options:  # with none, a partial would only cost time
+            apply = partial(apply, **self._options)
+
+        def bind(x: Array, empty: Empty) -> tuple[Step, Array]:
+            y = empty(self.output_shape(x.shape), weight.dtype)
+            return lambda x: apply(x, weight, bias, activation=activation, out=y), y
+
+        yield cast(weight.dtype)
+        yield bind
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape: ...

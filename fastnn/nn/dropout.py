@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 import fastnn
 from fastnn.init import RandomState
 from fastnn.nn._layer import Layer, Shape
+from fastnn.nn._plan import Stage
 
 Array = NDArray[Any]
 
@@ -48,6 +50,9 @@ class Dropout(Layer):
         out = self._scratch("grad", grad.shape, grad.dtype)
         gradient: Array = fastnn.dropout_backward(grad, **saved, out=out)
         return gradient
+
+    def _stages(self) -> Iterator[Stage]:
+        yield from ()
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
 
 from fastnn.nn._layer import Layer, Shape
+from fastnn.nn._plan import Stage
 from fastnn_ext.checks import wrong
 
 Array = NDArray[Any]
@@ -24,6 +26,9 @@ class Flatten(Layer):
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
         gradient: Array = grad.reshape(saved)
         return gradient
+
+    def _stages(self) -> Iterator[Stage]:
+        yield lambda x, _: (None, x.reshape(self.output_shape(x.shape)))
 
     def output_shape(self, shape: Shape) -> Shape:
         if not shape:

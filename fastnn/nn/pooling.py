@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 import fastnn
 from fastnn.nn._layer import Layer, Shape
+from fastnn.nn._plan import Empty, Stage, Step, stage
 from fastnn_ext.checks import wrong
 from fastnn_ext.checks.windows import axes, pair
 
@@ -19,11 +22,17 @@ Padding = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | str
 class Pool(Layer):
     """One number for each window of an image."""
 
+    function: ClassVar[str]
+
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0) -> None:
         name = type(self).__name__
         self.taps = pair(name, "kernel_size", kernel_size)
         self._options: dict[str, Any] = {"stride": stride or self.taps, "padding": padding}
         axes(name, (2**31, 2**31), self.taps, **self._options)  # options that no image fits
+
+    def _stages(self) -> Iterator[Stage]:
+        pool = getattr(fastnn, self.function)
+        yield stage(pool, self.output_shape, kernel_size=self.taps, **self._options)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 4:
@@ -40,6 +49,8 @@ class MaxPool2d(Pool):
     kernel_size, stride, padding
         As there.
     """
+
+    function = "max_pool2d"
 
     def _forward(self, x: Array, training: bool) -> Array:
         if not training:
@@ -64,6 +75,8 @@ class AvgPool2d(Pool):
     kernel_size, stride, padding
         As there.
     """
+
+    function = "avg_pool2d"
 
     def _forward(self, x: Array, training: bool) -> Array:
         out = self._out(x, x.dtype) if training else None
@@ -93,6 +106,15 @@ class GlobalAvgPool2d(Layer):
         planes = grad.reshape(*grad.shape, 1, 1)
         gradient: Array = fastnn.avg_pool2d_backward(planes, saved, saved[2:], out=out)
         return gradient
+
+    def _stages(self) -> Iterator[Stage]:
+        pool = fastnn.avg_pool2d
+
+        def bind(x: Array, empty: Empty) -> tuple[Step, Array]:
+            y = empty((*x.shape[:2], 1, 1), x.dtype)
+            return partial(pool, kernel_size=x.shape[2:], out=y), y.reshape(x.shape[:2])
+
+        yield bind
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 4 or not shape[2] * shape[3]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.nn._layer import Layer, Shape
+from fastnn.nn._plan import Stage
 from fastnn.nn.activations import Activation
 from fastnn.nn.affine import Affine
 
@@ -66,6 +67,10 @@ class Sequential(Layer):
             assert gradient is not None
             gradient = self._steps[i][0]._go_back(gradient, needs_grad_x or i > first)
         return gradient
+
+    def _stages(self) -> Iterator[Stage]:
+        for layer, options in self._steps:
+            yield from layer._stages(**options)
 
     def output_shape(self, shape: Shape) -> Shape:
         for i, layer in enumerate(self.layers):
