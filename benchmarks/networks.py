@@ -89,7 +89,7 @@ def mlp() -> tuple[nn.Layer, ...]:
     return nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10)
 
 
-SGD = {"lr": 0.01, "momentum": 0.9}
+SGD = {"lr": 1e-3, "momentum": 0.9}
 #: With an eps as small as usual, rounding decides the direction of the first step where a gradient is almost 0.
 ADAM = {"lr": 1e-3, "eps": 1e-3}
 TRAININGS = (

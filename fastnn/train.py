@@ -441,10 +441,11 @@ def _interrupts(run: Run) -> Iterator[None]:
 @contextmanager
 def _bar(total: int, progress: bool) -> Iterator[Callable[[Metrics], None]]:
     """What shows progress by one batch: a bar of tqdm, or nothing."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        progress = False
+    if progress:  # looking for what is not installed takes as long as some batches
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            progress = False
     if not progress:
         yield lambda metrics: None
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from fastnn_ext.checks.activations import FUSABLE
 Array = NDArray[Any]
 
 
+@cache
 def saves_output(activation: str) -> bool:
     """Whether the backward of an activation wants its output, not its input."""
     return "y" in KERNELS[f"{activation}_backward"].signature.parameters
