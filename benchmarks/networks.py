@@ -39,7 +39,7 @@ from rivals import (
     torch,
 )
 
-from fastnn import nn, optim, train
+from fastnn import data, nn, optim
 
 #: Of what changes most in a parameter: the changes are small beside the parameters that they are taken from.
 TOLERANCE = 2e-3
@@ -482,18 +482,14 @@ def epoch_in_fastnn(training: Training, x: np.ndarray, labels: np.ndarray) -> Ca
     optimizer = optim.Adam(parameters, **training.options)
 
     def call() -> Any:
-        history = train.fit(
-            model,
-            x,
-            labels,
-            loss=loss,
-            optimizer=optimizer,
-            epochs=1,
-            batch_size=200,
-            shuffle=False,
-            progress=False,
-        )
-        return history["loss"][0], [one.data for one in parameters]
+        total = 0.0
+        for batch, target in data.batches(x, labels, batch_size=200):
+            optimizer.zero_grad()
+            value, grad = loss.value_and_grad(model.forward(batch, training=True), target)
+            model.backward(grad, needs_grad_x=False)
+            optimizer.step()
+            total += float(value) * len(batch)
+        return total / len(x), [one.data for one in parameters]
 
     return call
 
