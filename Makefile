@@ -68,6 +68,7 @@ gallery: $(VENV)/test.stamp
 bench-rivals: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/rivals.py --threads 1
 	$(BIN)/python benchmarks/rivals.py --threads 2
+	$(BIN)/python benchmarks/networks.py --threads 1
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastnn-demo
