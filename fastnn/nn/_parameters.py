@@ -161,7 +161,7 @@ class Parameters(Sequence[Parameter]):
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self._parameters = tuple(parameters)
         gather(one for one in self._parameters if one.flat is None)
-        self._homes = tuple(one.flat for one in self._parameters)
+        self._homes = [one.flat for one in self._parameters]
         self._flats = tuple(_flats(self._parameters))
 
     @property
@@ -179,7 +179,7 @@ class Parameters(Sequence[Parameter]):
     @property
     def have_moved(self) -> bool:
         """Whether a network that was built around them has taken them into buffers of its own."""
-        return any(one.flat is not home for one, home in zip(self._parameters, self._homes, strict=True))
+        return [one.flat for one in self._parameters] != self._homes
 
     def zero_grad(self) -> None:
         """Set all gradients to 0."""

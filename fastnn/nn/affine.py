@@ -43,7 +43,8 @@ class Affine(Layer):
         """`activation` is that of the layer that follows, computed here."""
         activation = activation or self.activation
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
-        x = x.astype(weight.dtype, copy=False) if x.dtype.kind == "f" else x
+        if x.dtype != weight.dtype and x.dtype.kind == "f":
+            x = x.astype(weight.dtype)
         apply = getattr(fastnn, self.kernel)
         if not training:
             y: Array = apply(x, weight, bias, activation=activation, **self._options)
