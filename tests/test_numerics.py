@@ -172,6 +172,14 @@ def test_bias_gradient_of_many(backend):
     assert grad_bias == MANY
 
 
+@pytest.mark.backends(having=lambda backend: backend.id.startswith("cython"))
+@pytest.mark.parametrize("rows", [1, 3])
+def test_dot_product_of_many(backend, rows):
+    rng = np.random.default_rng(0)
+    x, weight = rng.random((rows, MANY // 4), np.float32), rng.random((2, MANY // 4), np.float32)
+    np.testing.assert_allclose(backend.linear(x, weight), x.astype(float) @ weight.T.astype(float), rtol=2e-6)
+
+
 def test_average_of_many(backend):
     image = np.ones((1, 1, 2**12, MANY // 2**12), np.float32)
     assert backend.avg_pool2d(image, image.shape[2:]).item() == 1

@@ -60,6 +60,7 @@ static const int fnn_max_rows[FNN_MAX_VECS + 1] = {0, 6, 6, 4, 2};
 enum {
     FNN_KC = 320,              /* terms summed in registers before they are added to C */
     FNN_DOT_KC = 1024,
+    FNN_DOT_TERMS = 16384,     /* of a long dot product, which are added in the type of the operands */
     FNN_SPREAD_K = 128,        /* terms from which a tile fetches C row by row */
     FNN_ALONG_K = 128,         /* terms up to which tiles go along the rows of C */
     FNN_AHEAD = 4,             /* rows or columns that are fetched before they are packed */

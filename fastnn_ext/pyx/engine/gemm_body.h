@@ -185,6 +185,38 @@ static void FNN_NAME(gemm_combine)(const FNN_NAME(gemm_args) *g, ptrdiff_t j0, p
 
 /* ---- form: dot products ---- */
 
+static void FNN_NAME(dot_tile)(int rows, ptrdiff_t k, const FNN_REAL *const *a, const FNN_REAL *const *b,
+                               FNN_REAL *sums)
+{
+    if (rows == 1)
+        FNN_NAME(dot_1x8)(k, a, b, sums);
+#if FNN_DOT_ROWS == 4
+    else if (rows == 4)
+        FNN_NAME(dot_4x4)(k, a, b, sums);
+#endif
+    else
+        FNN_NAME(dot_2x4)(k, a, b, sums);
+}
+
+/* The same with a few thousand terms at a time, whose sums are added in double: floats would stop growing. */
+static void FNN_NAME(dot_long)(int rows, int cols, ptrdiff_t k, const FNN_REAL **a, const FNN_REAL **b,
+                               FNN_REAL *sums)
+{
+    double total[FNN_DOT_ROWS * FNN_DOT_COLS] = {0};
+    FNN_REAL part[FNN_DOT_ROWS * FNN_DOT_COLS + FNN_LANES] = {0};
+    for (ptrdiff_t p = 0; p < k; p += FNN_DOT_TERMS) {
+        FNN_NAME(dot_tile)(rows, fnn_min(FNN_DOT_TERMS, k - p), a, b, part);
+        for (int s = 0; s < rows * cols; s++)
+            total[s] += part[s];
+        for (int r = 0; r < rows; r++)
+            a[r] += FNN_DOT_TERMS;
+        for (int q = 0; q < cols; q++)
+            b[q] += FNN_DOT_TERMS;
+    }
+    for (int s = 0; s < rows * cols; s++)
+        sums[s] = (FNN_REAL)total[s];
+}
+
 static void FNN_NAME(dot_block)(const FNN_NAME(gemm_args) *g, ptrdiff_t p, ptrdiff_t k, int add, ptrdiff_t i,
                                 int rows, ptrdiff_t j, ptrdiff_t cols)
 {
@@ -196,14 +228,10 @@ static void FNN_NAME(dot_block)(const FNN_NAME(gemm_args) *g, ptrdiff_t p, ptrdi
     /* past the last row of B the last one again, whose sums are left out */
     for (int q = 0; q < tile_cols; q++)
         b[q] = g->b + (j + fnn_min(q, cols - 1)) * g->b_cs + p;
-    if (rows == 1)
-        FNN_NAME(dot_1x8)(k, a, b, sums);
-    else if (rows == 2)
-        FNN_NAME(dot_2x4)(k, a, b, sums);
-#if FNN_DOT_ROWS == 4
+    if (k > FNN_DOT_TERMS)
+        FNN_NAME(dot_long)(rows, tile_cols, k, a, b, sums);
     else
-        FNN_NAME(dot_4x4)(k, a, b, sums);
-#endif
+        FNN_NAME(dot_tile)(rows, k, a, b, sums);
     for (int r = 0; r < rows; r++) {
         const FNN_REAL bias = g->row_bias ? g->row_bias[i + r] : 0;
         for (int q = 0; q < cols; q++) {
