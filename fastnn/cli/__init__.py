@@ -11,8 +11,8 @@ from typing import NoReturn
 import fastnn
 from fastnn import demo
 from fastnn.cli import commands
+from fastnn.cli.configuration import LOSSES, OPTIMIZERS, Configuration
 from fastnn.cli.info import info
-from fastnn.cli.plan import LOSSES, OPTIMIZERS, Plan
 from fastnn.cli.sources import EXPECTED
 from fastnn_ext.checks.activations import FUSABLE
 
@@ -105,7 +105,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help=EXPECTED)
     parser.add_argument("--save", metavar="FILE", help="where to write the network (.safetensors)")
     parser.add_argument("--plot", metavar="FILE", help="where to draw the loss by epoch (.png, .svg or .pdf)")
-    _plan_options(parser)
+    _configuration_options(parser)
 
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:
@@ -127,10 +127,10 @@ def _trace_options(parser: argparse.ArgumentParser) -> None:
     _rate_option(parser)
 
 
-def _plan_options(parser: argparse.ArgumentParser) -> None:
+def _configuration_options(parser: argparse.ArgumentParser) -> None:
     """Options in place of entries of a configuration; those not given are absent."""
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
-    hidden = ",".join(map(str, Plan.hidden))
+    hidden = ",".join(map(str, Configuration.hidden))
     add("--hidden", metavar="N,N,...", type=_sizes, help=f"sizes of hidden dense layers ({hidden})")
     _add_names(
         parser, "--activation", {name: name for name in FUSABLE if name}, "of the hidden layers (relu)"
@@ -138,10 +138,10 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     _loss_option(parser)
     _add_names(parser, "--optimizer", {name.lower(): name for name in OPTIMIZERS}, "(adam)")
     _rate_option(parser)
-    add("--epochs", type=int, help=f"how often to go through the samples ({Plan.epochs})")
-    add("--batch-size", type=int, metavar="N", help=f"samples in a step ({Plan.batch_size})")
-    add("--validation", type=float, metavar="SHARE", help=f"of samples held out ({Plan.validation})")
-    add("--seed", type=int, help=f"of first weights, split, order and dropout ({Plan.seed})")
+    add("--epochs", type=int, help=f"how often to go through the samples ({Configuration.epochs})")
+    add("--batch-size", type=int, metavar="N", help=f"samples in a step ({Configuration.batch_size})")
+    add("--validation", type=float, metavar="SHARE", help=f"of samples held out ({Configuration.validation})")
+    add("--seed", type=int, help=f"of first weights, split, order and dropout ({Configuration.seed})")
 
 
 def _rate_option(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ import fastnn
 from fastnn import _pictures, data, nn, plot
 from fastnn import train as training
 from fastnn.cli import sources
-from fastnn.cli.plan import Plan, read
+from fastnn.cli.configuration import Configuration, read
 from fastnn.cli.sources import Array
 from fastnn.io import write_whole
 from fastnn.nn import CrossEntropyLoss, Loss, Sequential
@@ -30,23 +30,23 @@ TRACED_LR = 0.1
 def train(options: Namespace) -> int:
     """Train a network, and save it and the picture of its history."""
     _check_paths(options)
-    plan = read(options.config, _overriding(options))
-    x, y, loss, model = _prepared(plan, options.data)
-    learnt, held_out = data.split(x, y, test_share=plan.validation, random_state=plan.seed)
-    optimizer = plan.optimizer_of(model)
+    configuration = read(options.config, _overriding(options))
+    x, y, loss, model = _prepared(configuration, options.data)
+    learnt, held_out = data.split(x, y, test_share=configuration.validation, random_state=configuration.seed)
+    optimizer = configuration.optimizer_of(model)
     print(model.summary((1, *x.shape[1:])), flush=True)
-    teller = _Teller(plan.epochs)
+    teller = _Teller(configuration.epochs)
     try:
         history = training.fit(
             model,
             *learnt,
             loss=loss,
             optimizer=optimizer,
-            epochs=plan.epochs,
-            batch_size=plan.batch_size,
+            epochs=configuration.epochs,
+            batch_size=configuration.batch_size,
             validation_data=held_out if len(held_out[1]) else None,
-            random_state=plan.seed,
-            callbacks=[*plan.schedules(optimizer.lr), teller],
+            random_state=configuration.seed,
+            callbacks=[*configuration.schedules(optimizer.lr), teller],
         )
     except training.DivergedError as error:
         print(f"{error}{'' if teller.history else '; nothing is saved'}", file=sys.stderr)
@@ -66,7 +66,7 @@ def predict(options: Namespace) -> int:
     outputs, metrics = model.predict(x), ""
     has_classes = outputs.ndim == 2 and outputs.shape[1] > 1 and (y is None or y.ndim == 1)
     if y is not None:
-        loss = Plan(**_overriding(options)).loss_for(y if has_classes else y.astype(np.float64))
+        loss = Configuration(**_overriding(options)).loss_for(y if has_classes else y.astype(np.float64))
         y = sources.targets(y, loss)
         _check_labels(model, x, y, loss)
         metrics = f"{len(x)} samples: {_shown(training.evaluate(model, x, y, loss=loss))}"
@@ -78,10 +78,12 @@ def predict(options: Namespace) -> int:
 
 def trace(options: Namespace) -> int:
     """Print every intermediate of one step of gradient descent."""
-    is_plan = Path(options.network).suffix == ".toml"
-    plan = read(options.network if is_plan else None, _overriding(options))
-    x, y, loss, model = _prepared(plan, options.data, None if is_plan else nn.load(options.network))
-    lr = plan.optimizer_of(model).lr if is_plan else getattr(options, "lr", TRACED_LR)
+    is_described = Path(options.network).suffix == ".toml"
+    configuration = read(options.network if is_described else None, _overriding(options))
+    x, y, loss, model = _prepared(
+        configuration, options.data, None if is_described else nn.load(options.network)
+    )
+    lr = configuration.optimizer_of(model).lr if is_described else getattr(options, "lr", TRACED_LR)
     if not 0 <= options.sample < len(x):
         raise ValueError(f"--sample is {options.sample}; expected an index from 0 to {len(x) - 1}")
     one = slice(options.sample, options.sample + 1)
@@ -120,21 +122,21 @@ def _say(line: str) -> None:
 
 def _overriding(options: Namespace) -> dict[str, Any]:
     """The options that stand for entries of a configuration."""
-    names = ["lr", *(one.name for one in fields(Plan))]
+    names = ["lr", *(one.name for one in fields(Configuration))]
     return {name: value for name, value in vars(options).items() if name in names}
 
 
 def _prepared(
-    plan: Plan, source: str, model: Sequential | None = None
+    configuration: Configuration, source: str, model: Sequential | None = None
 ) -> tuple[Array, Array, Loss, Sequential]:
-    """Samples, targets, the loss, and the network: `model`, or the one planned."""
+    """Samples, targets, the loss, and the network: `model`, or the one described."""
     x, y = sources.load(source, model)
     if y is None:
         raise ValueError(f"--data: {source!r} has no labels; expected samples with labels")
-    loss = plan.loss_for(y)
+    loss = configuration.loss_for(y)
     y = sources.targets(y, loss)
     if model is None:
-        model = plan.network(x.shape[1:], sources.outputs(y, loss))
+        model = configuration.network(x.shape[1:], sources.outputs(y, loss))
     _check_labels(model, x, y, loss)
     return x, y, loss, model
 

@@ -36,7 +36,7 @@ SCHEDULES = {
 
 
 @dataclass
-class Plan:
+class Configuration:
     """The entries of a configuration; `layers`, or `hidden` and `activation` of dense ones."""
 
     layers: Any = None
@@ -96,15 +96,15 @@ class Plan:
         return [*layers, {"type": "Linear", "in_features": features, "out_features": outputs}]
 
 
-def read(config: str | None, options: Mapping[str, Any]) -> Plan:
-    """The plan in the file `config`, if one is named, with `options` in place of its entries."""
+def read(config: str | None, options: Mapping[str, Any]) -> Configuration:
+    """The configuration in the file `config`, if one is named, with `options` in place of its entries."""
     entries: dict[str, Any] = {}
     if config is not None:
         try:
             entries = tomllib.loads(Path(config).read_text(encoding="utf-8"))
         except ValueError as error:
             raise FormatError(f"{config}: not TOML: {error}") from error
-    known = [one.name for one in fields(Plan)]
+    known = [one.name for one in fields(Configuration)]
     for name in entries:
         if name not in known:
             raise ValueError(f"{config}: unknown entry {name!r}; expected some of {', '.join(known)}")
@@ -114,8 +114,8 @@ def read(config: str | None, options: Mapping[str, Any]) -> Plan:
     if "layers" in entries and ("hidden" in entries or "activation" in entries):
         raise ValueError(f"{config}: has layers; hidden and activation are for networks without them")
     if lr is not None:
-        entries["optimizer"] = _entries(entries.get("optimizer", Plan.optimizer)) | {"lr": lr}
-    return Plan(**entries)
+        entries["optimizer"] = _entries(entries.get("optimizer", Configuration.optimizer)) | {"lr": lr}
+    return Configuration(**entries)
 
 
 def _entries(description: Any) -> dict[str, Any]:
