@@ -1,4 +1,4 @@
-"""All pictures and tables of docs/gallery.md, made anew by the scripts beside this one.
+"""All pictures and tables of docs/gallery.md and docs/notes.md, made anew by the scripts beside this one.
 
 python examples/gallery.py    # or: make gallery
 """
@@ -18,6 +18,8 @@ SCRIPTS = (
     *("activations", "relu_sums", "watch", "apples_and_tomatoes", "filters"),
     *("initialisation", "optimizers", "batch_sizes"),
 )
+#: Those without pictures, which docs/notes.md shows.
+TEXTS = {"worked_examples": {"markdown": True}, "logic_gates": {}, "sequence": {}}
 #: With a palette of this size a picture takes less than half of the bytes.
 COLOURS = 256
 
@@ -33,27 +35,50 @@ def shrink(picture: Path) -> None:
     small.save(picture, optimize=True)
 
 
-def with_table(page: str, script: str, table: str) -> str:
-    """The page with a new table between the two markers of a script."""
+def with_output(page: str, script: str, printed: str) -> str:
+    """The page with what a script printed between its two markers; what is not Markdown, as it is."""
     begin, end = f"<!-- {script}:begin -->", f"<!-- {script}:end -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if len(pattern.findall(page)) != 1:
         raise SystemExit(f"gallery: the page has not the markers {begin} and {end}, once each")
-    return pattern.sub(lambda _: f"{begin}\n\n{table.strip()}\n\n{end}", page)
+    text = printed.strip()
+    if not text.startswith(("|", "#")):
+        text = f"```\n{text}\n```"
+    return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", page)
 
 
-def main(docs: str | Path = DOCS) -> None:
-    page, folder = Path(docs) / "gallery.md", Path(docs) / "pictures"
+def printed_by(script: str, *arguments: str, **options: bool) -> str:
+    """What a script prints."""
+    print(f"{script} ...")
+    with redirect_stdout(StringIO()) as printed:
+        runpy.run_path(str(HERE / f"{script}.py"))["main"](*arguments, **options)
+    return printed.getvalue()
+
+
+def gallery(docs: Path) -> None:
+    """Make the pictures and docs/gallery.md anew."""
+    page, folder = docs / "gallery.md", docs / "pictures"
     folder.mkdir(exist_ok=True)
     text = page.read_text(encoding="utf-8")
     for script in SCRIPTS:
-        print(f"{script} ...")
-        with redirect_stdout(StringIO()) as printed:
-            runpy.run_path(str(HERE / f"{script}.py"))["main"](str(folder))
-        text = with_table(text, script, printed.getvalue())
+        text = with_output(text, script, printed_by(script, str(folder)))
     for picture in folder.glob("*.png"):
         shrink(picture)
     page.write_text(text, encoding="utf-8")
+
+
+def notes(docs: Path) -> None:
+    """Make docs/notes.md anew."""
+    page = docs / "notes.md"
+    text = page.read_text(encoding="utf-8")
+    for script, options in TEXTS.items():
+        text = with_output(text, script, printed_by(script, **options))
+    page.write_text(text, encoding="utf-8")
+
+
+def main(docs: str | Path = DOCS) -> None:
+    gallery(Path(docs))
+    notes(Path(docs))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 Where the notes print another number, it stands beside the right one, with the mistake that leads to it.
 
-    python examples/worked_examples.py
+    python examples/worked_examples.py [--markdown]
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -195,27 +196,39 @@ def steepest_ascent() -> tuple[np.ndarray, float]:
     return best, revenue.predict(best[np.newaxis]).item()
 
 
-def main() -> None:
+def others() -> str:
+    """E6 to E11, a few lines each."""
+    (x, y), most = steepest_ascent()
+    values = (f"  {name:13} = {_shown(value)}" for name, value in cross_entropy().items())
+    steps = (f"eta {eta} -> ({w:g}, {b:g})" for eta in (0.1, 0.3, 0.5) for w, b in [ascent(eta)])
+    return "\n\n".join(
+        (
+            "\n".join(("E6", *values)),
+            "E7: " + ", ".join(steps),
+            "E8: " + ", ".join(f"{name} = {value:g}" for name, value in chain_rule().items()),
+            "E9: {} and {}".format(*sizes()),
+            f"E10\n{apples_and_tomatoes().summary()}",
+            f"E11: 4x + 3y is {most:g} at ({x:g}, {y:g}), and nowhere on the circle larger",
+        )
+    )
+
+
+def _shown(value: np.ndarray) -> str:
+    return np.array2string(value, precision=7, suppress_small=True)
+
+
+def main(*, markdown: bool = False) -> None:
     traces = {name: example.trace() for name, example in EXAMPLES.items()}
     for name, trace in traces.items():
-        print(f"{name}\n{trace}\n")
-    print("Where the notes are wrong\n\n| example | number | printed | right | why |\n|---|---|---|---|---|")
+        print(f"### {name}\n\n{trace.markdown()}\n" if markdown else f"{name}\n{trace}\n")
+    heading = "### " if markdown else ""
+    print(f"{heading}Where the notes are wrong\n")
+    print("| example | number | printed | right | why |\n|---|---|---|---|---|")
     for one in MISPRINTS:
         right = traces[one.example][one.name][one.at]
         print(f"| {one.example} | `{one.name}{list(one.at)}` | {one.printed} | {right:.8f} | {one.why} |")
-    print("\nE6")
-    for name, value in cross_entropy().items():
-        print(f"  {name:13} = {np.array2string(value, precision=7, suppress_small=True)}")
-    print(
-        "\nE7: "
-        + ", ".join(f"eta {eta} -> ({w:g}, {b:g})" for eta in (0.1, 0.3, 0.5) for w, b in [ascent(eta)])
-    )
-    print("\nE8: " + ", ".join(f"{name} = {value:g}" for name, value in chain_rule().items()))
-    print("\nE9: {} and {}".format(*sizes()))
-    print(f"\nE10\n{apples_and_tomatoes().summary()}")
-    (x, y), most = steepest_ascent()
-    print(f"\nE11: 4x + 3y is {most:g} at ({x:g}, {y:g}), and nowhere on the circle larger")
+    print(f"\n### E6 to E11\n\n```\n{others()}\n```" if markdown else f"\n{others()}")
 
 
 if __name__ == "__main__":
-    main()
+    main(markdown="--markdown" in sys.argv)

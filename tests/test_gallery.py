@@ -1,4 +1,4 @@
-"""The scripts of docs/gallery.md: what their tables claim is so, and their pictures are those of the page."""
+"""The scripts of docs/gallery.md and docs/notes.md: what their tables claim is so, and their pictures are those of the page."""
 
 import re
 import runpy
@@ -48,7 +48,7 @@ def gallery(tmp_path_factory):
             pytest.skip(f"{name} is not installed")
     folder = tmp_path_factory.mktemp("docs")
     shutil.copy(DOCS / "gallery.md", folder)
-    run("gallery")["main"](folder)
+    run("gallery")["gallery"](folder)
     return Gallery(folder)
 
 
@@ -61,6 +61,15 @@ def test_the_gallery_shows_what_the_scripts_draw(gallery):
         assert 5_000 < picture.stat().st_size < 60_000, picture
     for script in run("gallery")["SCRIPTS"]:
         assert kept.table(script).keys() == gallery.table(script).keys()
+
+
+def test_the_notes_show_what_the_scripts_print(tmp_path):
+    """Which networks learn parity is tested with its script; its figures may differ by instruction set."""
+    shutil.copy(DOCS / "notes.md", tmp_path)
+    run("gallery")["notes"](tmp_path)
+    kept, made = ((folder / "notes.md").read_text(encoding="utf-8") for folder in (DOCS, tmp_path))
+    figures = re.compile(r"<!-- sequence:begin -->.*?<!-- sequence:end -->", re.DOTALL)
+    assert figures.sub("", made) == figures.sub("", kept)
 
 
 def test_activations(gallery):
