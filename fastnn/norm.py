@@ -107,9 +107,9 @@ def layer_norm(
 
     Notes
     -----
-    Mean and variance are accumulated in float64, the variance from deviations. Where the mean is of the size of the
-    standard deviation, the error is at most 16 units of the last place of the larger of 1 and the result. A row with
-    NaN or infinity gives NaN.
+    Sums of more than a few terms are accumulated in float64, the variance from deviations. Where the mean is of the
+    size of the standard deviation, the error is at most 16 units of the last place of the larger of 1 and the result. A
+    row with NaN or infinity gives NaN.
 
     References
     ----------
@@ -169,9 +169,9 @@ def layer_norm_backward(
 
     Notes
     -----
-    Sums are accumulated in float64. The error is at most 64 units of the last place of the larger of the result and
-    the largest grad_out, where the mean is of the size of the standard deviation and that is not small; in float64
-    that holds for sums of up to some thousand terms.
+    Sums of more than a few terms are accumulated in float64. The error is at most 64 units of the last place of the
+    larger of the result and the largest grad_out, where the mean is of the size of the standard deviation and that is
+    not small; in float64 that holds for sums of up to some thousand terms.
     """
     grad_out, x, weight, eps, gradients = checks.layer_norm_backward(grad_out, x, weight, eps, needs)
     grad_x, grad_weight, grad_bias = gradients
@@ -372,9 +372,9 @@ def batch_norm_backward(
 
     Notes
     -----
-    Sums are accumulated in float64. The error is at most 64 units of the last place of the larger of the result and
-    the largest grad_out, where the mean is of the size of the standard deviation and that is not small; in float64
-    that holds for sums of up to some thousand terms.
+    Sums of more than a few terms are accumulated in float64. The error is at most 64 units of the last place of the
+    larger of the result and the largest grad_out, where the mean is of the size of the standard deviation and that is
+    not small; in float64 that holds for sums of up to some thousand terms.
     """
     grad_out, x, weight, mean, inv_std, training, gradients = checks.batch_norm_backward(
         grad_out, x, weight, mean, inv_std, training, needs
