@@ -225,8 +225,8 @@ cdef void propagate_row(
             gradient = buffer
         for i from 0 <= i < n by AHEAD:
             at_once = min(n - i, <Py_ssize_t> AHEAD)
-            ask_for(x + task.length + start + i, at_once)
-            ask_for(g + task.length + start + i, at_once)
+            ask_for(x + 2 * task.length + start + i, at_once)  # since two rows are taken together
+            ask_for(g + 2 * task.length + start + i, at_once)
             propagate(
                 gradient + i, x + start + i, grad + start + i, at_once, mean, rest, mean_g, slope, <real> s.inv_std
             )
