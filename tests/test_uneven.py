@@ -151,6 +151,109 @@ def test_the_promised_error(backend, name, layout, number):
     testing.check_parity(backend.function(case.kernel), case)
 
 
+def alive(*shares):
+    """After a relu: of the last channels those shares of the numbers are left, of the others half."""
+
+    def change(images):
+        random, thinned = np.random.default_rng(0), half(images)
+        for channel, share in enumerate(shares, images.shape[1] - len(shares)):
+            thinned[:, channel] *= random.random(thinned[:, channel].shape) < share
+        return thinned
+
+    return change
+
+
+def one_pixel(images):
+    """One kernel is alive at one pixel, another one nowhere."""
+    changed = half(images)
+    changed[:, 2:4] = 0
+    changed[1, 3, 27, 0] = 3
+    return changed
+
+
+def one_image(images):
+    """Some channels are alive in one image only, and there in a corner."""
+    changed = half(images)
+    changed[1:, 5:15] = changed[:, 5:10, 4:] = 0
+    return changed
+
+
+NEARLY_DEAD = alive(0, 0.0005, 0.001, *(0.02,) * 8)
+KERNEL_GRADIENTS = [
+    (half, zeros),
+    (zeros, half),
+    (half, one_pixel),
+    (one_pixel, half),
+    (half, NEARLY_DEAD),
+    (NEARLY_DEAD, half),
+    (NEARLY_DEAD, NEARLY_DEAD),
+    (one_image, one_image),
+    (half, alive(*(0.01,) * 30)),
+    (alive(*(0.01,) * 60), NEARLY_DEAD),
+    (alive(*(0.5,) * 30), alive(*(0.1,) * 30)),
+    (half, spikes(1e6, slice(7))),
+    (spikes(1e3, slice(40)), half),
+]
+
+
+@lru_cache
+def gradient_case(number, layout, dtype, groups=1):
+    """The gradient of the kernels alone; x and grad_out are changed, each in its way."""
+    options = {"padding": 1, "layout": layout, "groups": groups, "needs": (False, True, False)}
+    case = testing.make_case(KERNELS["conv2d_backward"], dtype, sizes=PIXELS, options=options)
+    for argument, change in zip(("x", "grad_out"), KERNEL_GRADIENTS[number], strict=True):
+        value = case.arguments[argument]
+        first = change((value.transpose(0, 3, 1, 2) if layout == "NHWC" else value).copy())
+        last = first.transpose(0, 2, 3, 1) if layout == "NHWC" else first
+        case.arguments[argument] = np.ascontiguousarray(last, dtype)
+    return case
+
+
+@of_cython
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("number", range(len(KERNEL_GRADIENTS)))
+def test_gradients_of_kernels_that_are_hardly_alive(backend, number, layout, dtype):
+    case = gradient_case(number, layout, dtype)
+    testing.check_parity(backend.function(case.kernel), case)
+
+
+@of_cython
+@pytest.mark.parametrize("number", range(len(KERNEL_GRADIENTS)))
+def test_gradients_of_groups_that_are_hardly_alive(backend, number):
+    case = gradient_case(number, "NCHW", np.float32, 2)
+    testing.check_parity(backend.function(case.kernel), case)
+
+
+@of_cython
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_gradient_of_a_pixel_is_exact(backend, layout):
+    """As is that of none, beside kernels that sum over many."""
+    case = gradient_case(KERNEL_GRADIENTS.index((half, one_pixel)), layout, np.float32)
+    _, grad_weight, _ = backend.conv2d_backward(**case.arguments, **case.options)
+    x = case.arguments["x"]
+    if layout == "NHWC":
+        x, grad_weight = x.transpose(0, 3, 1, 2), grad_weight.transpose(0, 3, 1, 2)
+    expected = np.zeros_like(grad_weight[3])
+    expected[:, :2, 1:] = x[1, :, 26:28, :2] * np.float32(3)
+    np.testing.assert_array_equal(grad_weight[2], 0)
+    np.testing.assert_array_equal(grad_weight[3], expected)
+
+
+@of_cython
+@pytest.mark.parametrize("changed", ["x", "grad_out"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_meets_zeros(backend, changed, bad):
+    """A kernel that is dead has a gradient of NaN where it meets an infinity."""
+    case = gradient_case(KERNEL_GRADIENTS.index((NEARLY_DEAD, NEARLY_DEAD)), "NCHW", np.float32)
+    arguments = {**case.arguments, changed: case.arguments[changed].copy()}
+    arguments[changed][1, 7, 5, 6] = bad
+    _, grad_weight, _ = backend.conv2d_backward(**arguments, **case.options)
+    with np.errstate(invalid="ignore"):
+        _, expected, _ = fastnn.backend("numpy").conv2d_backward(**arguments, **case.options)
+    np.testing.assert_array_equal(np.isfinite(grad_weight), np.isfinite(expected))
+    assert 0 < np.isnan(expected).mean() < 1
+
+
 @of_cython
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_empty_windows_give_the_bias(backend, layout):
@@ -177,3 +280,15 @@ def test_the_same_bits_with_any_number_of_threads(backend):
                     values = testing.run(backend.function(case.kernel), case)
                 results.append([value.tobytes() for _, value in values])
             assert results[0] == results[1] == results[2]
+
+
+@of_cython
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("change", [(NEARLY_DEAD, NEARLY_DEAD), (half, one_pixel)])
+def test_the_same_bits_of_kernels_that_are_hardly_alive(backend, change, layout):
+    case = gradient_case(KERNEL_GRADIENTS.index(change), layout, np.float32)
+    results = []
+    for count in (1, 2, 4):
+        with fastnn.num_threads(count):
+            results.append(backend.conv2d_backward(**case.arguments, **case.options)[1].tobytes())
+    assert results[0] == results[1] == results[2]

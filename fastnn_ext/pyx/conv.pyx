@@ -4,7 +4,7 @@ No matrix of patches ("im2col") is made: the register tiles of engine/conv.h loo
 What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels sorted by
 phase. Kernels of 3 x 3 over many channels take Winograd's form instead, and kernels of one pixel are matrix products.
 The arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
-conv_winograd.pxd and conv_points.pxd do the jobs.
+conv_winograd.pxd, conv_sparse.pxd and conv_points.pxd do the jobs.
 """
 
 cimport numpy as cnp
@@ -17,6 +17,7 @@ from conv_depthwise cimport MOST_TERMS, grad_weight_planewise, is_planewise, run
 from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
 from conv_points cimport factors_of, grad_weight_products, is_product, run_products
+from conv_sparse cimport UNEVEN, Sparse, sum_sparse
 from conv_winograd cimport *
 from fused cimport Activation, activation_of
 from gemm cimport Factors, pack_panels, panels_size, uses_panels
@@ -683,6 +684,29 @@ cdef int weight_tiles_part(void *context, Py_ssize_t part) noexcept nogil:
     return transform_sums[double](w, <const double *> w.kernels, part)
 
 
+cdef int sparse_part(void *context, Py_ssize_t part) noexcept nogil:
+    cdef const Sparse *all = <const Sparse *> context
+    if all.itemsize == sizeof(float):
+        return sum_sparse[float](all, <const float *> all.dense, <const float *> all.sparse, <float *> all.grad, part)
+    return sum_sparse[double](all, <const double *> all.dense, <const double *> all.sparse, <double *> all.grad, part)
+
+
+cdef int run_uneven(const Winograd *w, int threads) noexcept nogil:
+    """The gradient again where channels or kernels are uneven; 0, UNEVEN or what failed."""
+    cdef Py_ssize_t tables[12]
+    cdef Sparse sparse
+    cdef int failed = 0
+    if w.few_channels:
+        sparse_channels(w, &sparse, tables)
+        place_sparse(w, &sparse)
+        failed = run(sparse_part, &sparse, fnn_parts(sparse.job.channels, sparse.at_once), threads)
+    if w.few_kernels and failed == 0:
+        sparse_kernels(w, &sparse)
+        place_sparse(w, &sparse)
+        failed = run(sparse_part, &sparse, fnn_parts(sparse.job.channels, sparse.at_once), threads)
+    return failed
+
+
 cdef int sum_winograd(Winograd *w, int threads) noexcept nogil:
     """The gradient of the kernels that are worked on; 0, UNEVEN or what failed."""
     cdef Py_ssize_t blocks = parts_of_tiles(w), at_once = w.blocks, i
@@ -703,7 +727,10 @@ cdef int sum_winograd(Winograd *w, int threads) noexcept nogil:
             return failed
         w.block += w.blocks
     w.blocks = at_once
-    return run(weight_tiles_part, w, w.count, threads) if is_even_sum(w) else UNEVEN
+    if not judge_sums(w):
+        return UNEVEN
+    failed = run(weight_tiles_part, w, w.count, threads)
+    return failed if failed else run_uneven(w, threads)
 
 
 cdef int run_winograd_weight(Winograd *w, int threads) noexcept nogil:

@@ -395,7 +395,7 @@ cdef inline void add_pixel_products(
     cdef bint joined = block.pixel == job.channels and span == job.columns.count
     cdef Py_ssize_t width = job.channels * job.columns.count if joined else job.channels
     cdef Py_ssize_t parts = 1 if joined else job.columns.count
-    cdef Py_ssize_t vecs = fnn_even_part(fnn_parts(width, lanes), 2, 1)
+    cdef Py_ssize_t vecs = fnn_even_part(fnn_parts(width, lanes), MAX_VECS if job.m == 1 else 2, 1)
     cdef Py_ssize_t height = fnn_even_part(job.m, max_rows(vecs), 1)
     cdef Py_ssize_t r, s, v, i
     cdef real *to_tap

@@ -7,15 +7,17 @@ with channels first are transposed before and after.
 The transforms mix the pixels of a tile, and the weights of a kernel: the rounding errors of a sum are those of the
 largest. Where these are much larger than the sum's own terms, the direct form does it: kernels whose weights differ
 much, tiles with a window of much smaller pixels (in a block of few such tiles only these), and blocks in which a result
-is not finite. For the gradient of kernels, which sums over tiles, the same is asked of whole channels.
+is not finite. For the gradient of kernels, which sums over tiles, the same is asked of whole channels: the few that are
+almost all zeros, or small beside a much larger number, are done again without the zeros: see conv_sparse.pxd.
 """
 
 from common cimport real
 from conv_blocks cimport *
 from conv_pixels cimport run_pixels
 from conv_planes cimport run_planes
+from conv_sparse cimport CHANNELS_AT_ONCE, FEW_NUMBERS, UNEVEN, Places, Sparse
 from fused cimport Activation
-from libc.math cimport INFINITY, fmax
+from libc.math cimport INFINITY, fmax, fmin
 from libc.string cimport memcpy, memset
 
 cdef extern from "engine/winograd.h" nogil:
@@ -26,6 +28,8 @@ cdef extern from "engine/winograd.h" nogil:
     const double EVEN "FNN_WINOGRAD_EVEN"
     const double EVEN_KERNEL "FNN_WINOGRAD_EVEN_KERNEL"
     const double EVEN_SUMS "FNN_WINOGRAD_EVEN_SUMS"
+    const double LEAST_COUNT "FNN_WINOGRAD_LEAST_COUNT"
+    const double LIMIT_STEP "FNN_WINOGRAD_LIMIT_STEP"
     void fnn_winograd_source_f32(
         float *v, Py_ssize_t plane, const float *d, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t count
     )
@@ -107,8 +111,6 @@ cdef enum:
     PLANES = SLOT + 8       # of a block of tiles, and what else it needs
     PIXELS = SOURCE         # of a block of tiles that are summed
 
-    UNEVEN = 1              # what a part of a gradient returns that has to be computed by the direct form
-
     KERNEL_BYTES = 9 << 19  # of transformed kernels, which with the planes stay below 8 MiB
     LEAST_KERNELS = 32      # at once
     # of which the rounding errors, which are larger than those of the direct form, average out:
@@ -154,7 +156,10 @@ cdef struct Winograd:
     void *gradient_planes
     Py_ssize_t source_tile, gradient_tile  # from one tile to the next
     void *counted                          # of each of these blocks: the channels' sums, and their largest numbers,
-    double *counts                         # and of all
+    double *counts                         # and of all; in the end, the sum over the largest number
+    Py_ssize_t *uneven_channels            # which are too few,
+    Py_ssize_t *uneven_kernels
+    Py_ssize_t few_channels, few_kernels   # how many are
 
 cdef struct Pixels:
     # a block of the source with its channels side by side, from the image's line `top` and column `left` on
@@ -704,13 +709,16 @@ cdef inline size_t bytes_of_sums(const Winograd *w) noexcept nogil:
     """Of what the blocks of tiles that are summed at once take."""
     cdef Py_ssize_t planes = POINTS * (plane_of(w, w.source_tile) + plane_of(w, w.gradient_tile))
     return (
-        (planes + 2 * w.blocks * channels_of_sums(w)) * w.itemsize + 2 * channels_of_sums(w) * sizeof(double)
+        (planes + 2 * w.blocks * channels_of_sums(w)) * w.itemsize
+        + channels_of_sums(w) * (2 * sizeof(double) + sizeof(Py_ssize_t))
     )
 
 
 cdef inline void place_sums(Winograd *w, void *memory) noexcept nogil:
     w.counts = <double *> memory
-    w.source_planes = w.counts + 2 * channels_of_sums(w)
+    w.uneven_channels = <Py_ssize_t *> (w.counts + 2 * channels_of_sums(w))
+    w.uneven_kernels = w.uneven_channels + padded(w.job.channels, w.lanes)
+    w.source_planes = w.uneven_channels + channels_of_sums(w)
     w.gradient_planes = <char *> w.source_planes + POINTS * plane_of(w, w.source_tile) * w.itemsize
     w.counted = <char *> w.gradient_planes + POINTS * plane_of(w, w.gradient_tile) * w.itemsize
 
@@ -727,24 +735,108 @@ cdef inline void add_counts(const Winograd *w, const real *counted) noexcept nog
         counted += 2 * channels
 
 
-cdef inline double least_count(const double *sums, const double *most, Py_ssize_t channels) noexcept nogil:
-    """The least sum over the largest number, of the channels that are not all zeros; infinite without any."""
-    cdef double least = INFINITY
-    cdef Py_ssize_t c
+cdef inline bint divide_counts(const Winograd *w) noexcept nogil:
+    """Make each sum a count of terms, infinite where all are zeros; whether all numbers are finite."""
+    cdef Py_ssize_t channels = channels_of_sums(w), c
     for c in range(channels):
-        if sums[c] != 0 and not sums[c] >= least * most[c]:
-            least = sums[c] / most[c]
-    return least
+        if not w.counts[c] < INFINITY:
+            return False
+        w.counts[c] = w.counts[c] / w.counts[channels + c] if w.counts[c] else INFINITY
+    return True
 
 
-cdef inline bint is_even_sum(const Winograd *w) noexcept nogil:
-    """Whether each pair of channels has enough terms to outweigh the rounding errors of the largest."""
-    cdef Py_ssize_t channels = channels_of_sums(w), gradient = padded(w.job.channels, w.lanes)
+cdef inline Py_ssize_t list_fewer(
+    Py_ssize_t *listed, const double *counts, Py_ssize_t channels, double limit
+) noexcept nogil:
+    """The channels whose counts are below the limit; how many."""
+    cdef Py_ssize_t c, few = 0
+    for c in range(channels):
+        listed[few] = c
+        few += counts[c] < limit
+    return few
+
+
+cdef inline void list_uneven(Winograd *w, double limit, double other) noexcept nogil:
+    """The channels whose counts are below the limit, and the kernels whose are below the other one."""
+    w.few_channels = list_fewer(w.uneven_channels, w.counts, w.job.channels, limit)
+    w.few_kernels = list_fewer(w.uneven_kernels, w.counts + padded(w.job.channels, w.lanes), w.count, other)
+
+
+cdef inline bint judge_sums(Winograd *w) noexcept nogil:
+    """List channels and kernels so that each pair of the others has enough terms to outweigh the rounding errors of the
+    largest: those that are the fewest weights. Whether all numbers are finite."""
     cdef double pixels = <double> w.job.images * w.job.rows.length * w.job.columns.length
-    return EVEN_SUMS * pixels <= (
-        least_count(w.counts, w.counts + channels, w.job.channels)
-        * least_count(w.counts + gradient, w.counts + channels + gradient, w.count)
+    cdef double least = fmin(LEAST_COUNT, pixels / 16), pair = EVEN_SUMS * pixels
+    cdef double limit = INFINITY, best, fewest = INFINITY, weights
+    cdef Py_ssize_t c
+    if not divide_counts(w):
+        return False
+    for c in range(w.job.channels):
+        limit = fmin(limit, w.counts[c])
+    best = limit = fmax(limit, least)
+    while True:
+        list_uneven(w, limit, fmax(pair / limit, least))
+        weights = <double> w.few_channels * w.count + <double> w.few_kernels * (w.job.channels - w.few_channels)
+        if weights < fewest:
+            fewest, best = weights, limit
+        if pair / limit <= least or w.few_channels * w.count >= fewest:
+            break
+        limit *= LIMIT_STEP
+    list_uneven(w, best, fmax(pair / best, least))
+    return True
+
+
+cdef inline Places places_of_source(const Winograd *w) noexcept nogil:
+    cdef Py_ssize_t plane = w.job.rows.length * w.job.columns.length, channels = w.job.channels
+    if w.channels_last:
+        return Places(plane * channels, w.job.columns.length * channels, channels, 1)
+    return Places(plane * channels, w.job.columns.length, 1, plane)
+
+
+cdef inline Places places_of_gradient(const Winograd *w) noexcept nogil:
+    return Places(w.job.result_image, w.job.result_line, w.job.result_column, w.job.result_i)
+
+
+cdef inline void turn_taps(Taps *taps, Py_ssize_t *at, Py_ssize_t *index) noexcept nogil:
+    """What the source's positions meet in the gradient of the result. The tables get room for three taps."""
+    cdef Py_ssize_t t
+    for t in range(3):
+        at[t], index[t] = -taps.at[2 - t], taps.index[2 - t]
+    taps.at, taps.index = at, index
+    taps.low, taps.high = at[0], at[2]
+    taps.length, taps.outputs = taps.outputs, taps.length
+
+
+cdef inline void sparse_kernels(const Winograd *w, Sparse *sparse) noexcept nogil:
+    """The gradient of the kernels that are uneven."""
+    sparse.job, sparse.places = w.job[0], places_of_source(w)
+    sparse.dense, sparse.sparse = w.source, <const char *> w.grad_out + w.first * w.job.result_i * w.itemsize
+    sparse.chosen, sparse.count = w.uneven_kernels, w.few_kernels
+    sparse.most = tiles_of_job(w.job) * OUT * OUT * w.count / FEW_NUMBERS
+
+
+cdef inline void sparse_channels(const Winograd *w, Sparse *sparse, Py_ssize_t *tables) noexcept nogil:
+    """The gradient of all kernels for the channels that are uneven; `tables` has room for twelve numbers."""
+    cdef Job *job = &sparse.job
+    cdef Places source = places_of_source(w)
+    sparse.job, sparse.places = w.job[0], places_of_gradient(w)
+    turn_taps(&job.rows, tables, tables + 3)
+    turn_taps(&job.columns, tables + 6, tables + 9)
+    job.channels = w.count
+    job.weight_i, job.weight_channel = w.job.weight_channel, w.job.weight_i
+    job.result_image, job.result_line, job.result_column, job.result_i = (
+        source.image, source.line, source.pixel, source.channel
     )
+    sparse.dense, sparse.sparse = <const char *> w.grad_out + w.first * w.job.result_i * w.itemsize, w.source
+    sparse.chosen, sparse.count = w.uneven_channels, w.few_channels
+    sparse.most = tiles_of_job(w.job) * OUT * OUT * w.job.channels / FEW_NUMBERS
+
+
+cdef inline void place_sparse(const Winograd *w, Sparse *sparse) noexcept nogil:
+    """Set what is the same of channels and kernels."""
+    sparse.itemsize = w.itemsize
+    sparse.at_once = fnn_even_part(sparse.job.channels, CHANNELS_AT_ONCE, w.lanes)
+    sparse.grad = <char *> w.result + w.first * w.job.weight_i * w.itemsize
 
 
 cdef inline void count_pixels(

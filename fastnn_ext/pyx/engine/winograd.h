@@ -50,8 +50,11 @@ enum {
 #define FNN_WINOGRAD_EVEN 3.4
 #define FNN_WINOGRAD_EVEN_KERNEL 12. /* and that of a kernel below this: normal weights of 64 channels have 8 */
 /* A channel counts as the sum of its absolute values over the largest. Sums over tiles are exact enough where the
- * product of two such counts is that many times the number of pixels. */
-#define FNN_WINOGRAD_EVEN_SUMS 4.
+ * product of two such counts is that many times the number of pixels, and neither is so small that the two channels may
+ * hardly meet: after a relu, a kernel is alive in some images or some corners of them. */
+#define FNN_WINOGRAD_EVEN_SUMS 8.
+#define FNN_WINOGRAD_LEAST_COUNT 128. /* or the 16th part of the pixels */
+#define FNN_WINOGRAD_LIMIT_STEP 1.2 /* from one limit of the source's counts that is tried to the next */
 
 /* The least square that is surely not short of what numbers too small for it would add. */
 #define FNN_LEAST_SQUARE (sizeof(FNN_REAL) == 4 ? 1e-30 : 1e-290)
