@@ -40,8 +40,8 @@ def case_of(kernel: str, workload: str, dtype: str) -> Case:
 
 @lru_cache(maxsize=1)
 def out_of(case: Case) -> dict[str, Any]:
-    """The keyword argument `out` for the array that the kernel gives; a scalar needs no buffer."""
-    if not case.kernel.has_out:
+    """The keyword argument `out` for the array that the kernel gives; a scalar needs no buffer, several are new."""
+    if not case.kernel.has_out or case.kernel.has_outs:
         return {}
     result = case.kernel.definition(**case.arguments, **case.options)
     written = result[1 if case.kernel.with_grad_of else 0] if isinstance(result, tuple) else result

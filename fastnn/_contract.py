@@ -111,6 +111,11 @@ class Kernel:
         """Whether the kernel takes `out=`."""
         return "out" in self.signature.parameters
 
+    @property
+    def has_outs(self) -> bool:
+        """Whether `out=` is a tuple that has a place for each result, as where `needs` chooses among them."""
+        return self.has_out and "needs" in self.signature.parameters
+
 
 KERNELS: dict[str, Kernel] = {}
 

@@ -267,6 +267,7 @@ def conv2d_backward(
     groups: int = 1,
     layout: str = "NCHW",
     needs: tuple[bool, bool, bool] = (True, True, True),
+    out: tuple[Array | None, Array | None, Array | None] | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Gradients of a loss with respect to the arguments of `conv2d` without activation.
 
@@ -287,6 +288,9 @@ def conv2d_backward(
         Those of the forward pass; see `conv2d`.
     needs : tuple of three bool
         Which of the gradients are computed; the first layer of a network has no use for its grad_x.
+    out : tuple of three ndarray or None, optional
+        Where (grad_x, grad_weight, grad_bias) are written, each that is not None: arrays that are needed, share no
+        memory with an argument or each other, and are returned.
 
     Returns
     -------
@@ -297,7 +301,8 @@ def conv2d_backward(
     Raises
     ------
     ValueError
-        As `conv2d`, and where grad_out has not the shape of its result or `needs` has not three members.
+        As `conv2d`, and where grad_out has not the shape of its result, `needs` or `out` has not three members, or
+        one of `out` is not needed or does not fit.
     TypeError
         Where an argument is not an array of real numbers, an option not an integer, or a need not a bool.
 
@@ -306,7 +311,7 @@ def conv2d_backward(
     grad_bias is accumulated in float64; the other sums as in `conv2d`.
     """
     grad_out, x, weight, rows, columns, groups, channels_last, gradients = _checks.conv2d_backward(
-        grad_out, x, weight, stride, padding, dilation, groups, layout, needs
+        grad_out, x, weight, stride, padding, dilation, groups, layout, needs, out
     )
     grad_x, grad_weight, grad_bias = gradients
     g = _grouped(grad_out, groups, channels_last)

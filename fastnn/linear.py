@@ -130,6 +130,7 @@ def linear_backward(
     weight: ArrayLike,
     *,
     needs: tuple[bool, bool, bool] = (True, True, True),
+    out: tuple[Array | None, Array | None, Array | None] | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Gradients of a loss with respect to the arguments of `linear` without activation.
 
@@ -146,6 +147,9 @@ def linear_backward(
         The weights of the forward pass.
     needs : tuple of three bool
         Which of the gradients are computed; the first layer of a network has no use for its grad_x.
+    out : tuple of three ndarray or None, optional
+        Where (grad_x, grad_weight, grad_bias) are written, each that is not None: arrays that are needed, share no
+        memory with an argument or each other, and are returned.
 
     Returns
     -------
@@ -156,7 +160,8 @@ def linear_backward(
     Raises
     ------
     ValueError
-        Where the shapes do not fit or `needs` has not three members.
+        Where the shapes do not fit, `needs` or `out` has not three members, or one of `out` is not needed, has
+        the wrong shape or dtype, is read-only or overlaps an argument or another.
     TypeError
         Where an argument is not an array of real numbers, or a need not a bool.
 
@@ -164,7 +169,7 @@ def linear_backward(
     -----
     grad_bias is accumulated in float64; the products as in `linear`.
     """
-    grad_out, x, weight, gradients = checks.linear_backward(grad_out, x, weight, needs)
+    grad_out, x, weight, gradients = checks.linear_backward(grad_out, x, weight, needs, out)
     grad_x, grad_weight, grad_bias = gradients
     g = _rows(grad_out)
     return (

@@ -22,12 +22,13 @@ The tests of fastnn and its benchmarks use this module. A backend written elsewh
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from itertools import cycle
+from itertools import chain, combinations, cycle
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -381,11 +382,13 @@ def run(function: Function, case: Case) -> Results:
 def _run(function: Function, case: Case, arguments: Mapping[str, Any], **extra: Any) -> Results:
     """`call` that lets no error pass and no argument be changed that is not for update."""
     kernel = case.kernel
-    out = extra.get("out")
+    outs = _arrays_in(extra.get("out"))
     kept = {
         name: value.copy()
         for name, value in arguments.items()
-        if isinstance(value, np.ndarray) and name not in kernel.updates and value is not out
+        if isinstance(value, np.ndarray)
+        and name not in kernel.updates
+        and not any(value is out for out in outs)
     }
     try:
         results = call(function, kernel, arguments, {**case.options, **extra})
@@ -395,6 +398,11 @@ def _run(function: Function, case: Case, arguments: Mapping[str, Any], **extra: 
         if arguments[name].tobytes() != value.tobytes():
             _fail(function, case, f"changed its argument {name}")
     return results
+
+
+def _arrays_in(value: Any) -> list[Array]:
+    """The array that a value is, or those that are members of a tuple."""
+    return [one for one in (value if isinstance(value, tuple) else (value,)) if _is_array(one)]
 
 
 def _fail(function: Function, case: Case, problem: str, cause: BaseException | None = None) -> NoReturn:
@@ -678,35 +686,47 @@ def check_out(function: Function, case: Case) -> None:
             _check_in_place(function, case, layout)
         if case.kernel.has_out:
             _check_guarded_out(function, case, layout)
-    if case.kernel.has_out:
+    for place in out_places(case):
         for name in case.arrays:
-            _check_alias(function, case, name)
+            _check_alias(function, case, place, name)
 
 
 def _check_guarded_out(function: Function, case: Case, layout: str) -> None:
-    shape, dtype = _out_shape(case), _result_dtype(case, case.arguments)
-    seen: list[bytes] = []
-    guarded = Guarded(shape, dtype, layout)
+    dtype = _result_dtype(case, case.arguments)
+    seen: list[list[bytes]] = []
+    guards = {place: Guarded(_out_shape(case, place), dtype, layout) for place in out_places(case)}
     for poison in (np.nan, 12345.0):
-        guarded.array[...] = poison
-        results = _run(function, case, case.fresh(), out=guarded.array)
-        if results[_out_index(case.kernel)][1] is not guarded.array:
+        for guarded in guards.values():
+            guarded.array[...] = poison
+        arrays = {place: guarded.array for place, guarded in guards.items()}
+        results = _run(function, case, case.fresh(), out=as_out(case, arrays))
+        if any(results[place][1] is not array for place, array in arrays.items()):
             _fail(function, case, f"did not return out ({layout})")
         _compare(function, case, _in_native_order(results), case.expected, case.arguments)
-        seen.append(guarded.array.tobytes())
-        if not guarded.is_intact():
+        seen.append([array.tobytes() for array in arrays.values()])
+        if not all(guarded.is_intact() for guarded in guards.values()):
             _fail(function, case, f"wrote beside out ({layout})")
     if seen[0] != seen[1]:
         _fail(function, case, f"gave different values for different former contents of out ({layout})")
 
 
-def _out_index(kernel: Kernel) -> int:
-    """Which of the results goes to `out`: of value and gradient it is the gradient, else the first."""
-    return 1 if kernel.with_grad_of else 0
+def out_places(case: Case) -> tuple[int, ...]:
+    """Which results can go to `out`: where it is a tuple those there are, of value and gradient the gradient."""
+    if case.kernel.has_outs:
+        return tuple(place for place, one in enumerate(case.expected) if one.value is not None)
+    return (1 if case.kernel.with_grad_of else 0,) if case.kernel.has_out else ()
 
 
-def _out_shape(case: Case) -> tuple[int, ...]:
-    shape: tuple[int, ...] = case.expected[_out_index(case.kernel)].value.shape
+def as_out(case: Case, arrays: Mapping[int, Any]) -> Any:
+    """What `out` is where the results in these places go to these arrays."""
+    if case.kernel.has_outs:
+        return tuple(arrays.get(place) for place in range(len(case.expected)))
+    (array,) = arrays.values()
+    return array
+
+
+def _out_shape(case: Case, place: int) -> tuple[int, ...]:
+    shape: tuple[int, ...] = case.expected[place].value.shape
     return shape
 
 
@@ -731,17 +751,18 @@ def _check_in_place(function: Function, case: Case, layout: str) -> None:
             _fail(function, case, f"wrote beside {name} ({layout})")
 
 
-def _check_alias(function: Function, case: Case, name: str) -> None:
+def _check_alias(function: Function, case: Case, place: int, name: str) -> None:
     """`out` is the argument `name` itself."""
     value = case.arguments[name]
-    if value.shape != _out_shape(case) or value.dtype != _result_dtype(case, case.arguments):
+    if value.shape != _out_shape(case, place) or value.dtype != _result_dtype(case, case.arguments):
         return
     law, mine = case.fresh(), case.fresh()
-    refused = _error_of(case.kernel.definition, case, law, {**case.options, "out": law[name]})
+    of_law, out = as_out(case, {place: law[name]}), as_out(case, {place: mine[name]})
+    refused = _error_of(case.kernel.definition, case, law, {**case.options, "out": of_law})
     if refused is None:
-        _compare(function, case, _run(function, case, mine, out=mine[name]), case.expected, case.arguments)
+        _compare(function, case, _run(function, case, mine, out=out), case.expected, case.arguments)
         return
-    bad = BadCall(f"out is {name}", mine, {**case.options, "out": mine[name]}, names=("out",))
+    bad = BadCall(f"out is {name}", mine, {**case.options, "out": out}, names=("out",))
     error = _error_of(function, case, bad.arguments, bad.options)
     _check_refusal(function, case, bad, error, (type(refused),))
     if mine[name].tobytes() != value.tobytes():
@@ -988,8 +1009,8 @@ def _is_result_of_other_numbers(case: Case, good: BadCall) -> bool:
 
 
 def _bytes_of(bad: BadCall) -> list[bytes]:
-    values = [*bad.arguments.values(), *bad.options.values()]
-    return [value.tobytes() for value in values if isinstance(value, np.ndarray) and value.dtype != object]
+    arrays = chain.from_iterable(map(_arrays_in, [*bad.arguments.values(), *bad.options.values()]))
+    return [array.tobytes() for array in arrays if array.dtype != object]
 
 
 def bad_calls(case: Case) -> Iterator[BadCall]:
@@ -1001,8 +1022,10 @@ def bad_calls(case: Case) -> Iterator[BadCall]:
             yield from _bad_labels(case, name)
     yield from _other_ranks(case)
     yield from _bad_options(case)
-    if case.kernel.has_out:
-        yield from _bad_outs(case)
+    for place in out_places(case):
+        yield from _bad_outs(case, place)
+    if case.kernel.has_outs:
+        yield from _bad_tuples_of_outs(case)
     for name in case.kernel.updates:
         if name in case.arguments:
             yield from _bad_in_place(case, name)
@@ -1093,36 +1116,64 @@ def _bad_options(case: Case) -> Iterator[BadCall]:
                 yield _with(case, f"is {value!r}", name, value)
 
 
-def _bad_outs(case: Case) -> Iterator[BadCall]:
-    shape, dtype = _out_shape(case), _result_dtype(case, case.arguments)
+def _bad_outs(case: Case, place: int) -> Iterator[BadCall]:
+    shape, dtype = _out_shape(case, place), _result_dtype(case, case.arguments)
     other = FLOAT32 if dtype == FLOAT64 else FLOAT64
     longer = (*shape[:-1], shape[-1] + 1) if shape else (1,)
-    yield _with(case, "a list", "out", np.zeros(shape).tolist(), TypeError)
-    yield _with(case, "masked", "out", np.ma.zeros(shape, dtype), TypeError)
-    yield _with(case, "a number", "out", 0.0, TypeError)
-    yield _with(case, "with an axis more", "out", np.zeros((1, *shape), dtype), ValueError)
-    yield _with(case, "too long", "out", np.zeros(longer, dtype), ValueError)
-    yield _with(case, "of another dtype", "out", np.zeros(shape, other), ValueError)
-    yield _with(case, "of integers", "out", np.zeros(shape, np.int64), ValueError)
-    yield _with(case, "of complex numbers", "out", np.zeros(shape, np.complex128), ValueError)
-    yield _with(case, "read-only", "out", _read_only(np.zeros(shape, dtype)), ValueError)
+
+    def bad(what: str, out: Any, error: type[Exception]) -> BadCall:
+        return _with(case, what, "out", as_out(case, {place: out}), error)
+
+    yield bad("a list", np.zeros(shape).tolist(), TypeError)
+    yield bad("masked", np.ma.zeros(shape, dtype), TypeError)
+    yield bad("a number", 0.0, TypeError)
+    yield bad("with an axis more", np.zeros((1, *shape), dtype), ValueError)
+    yield bad("too long", np.zeros(longer, dtype), ValueError)
+    yield bad("of another dtype", np.zeros(shape, other), ValueError)
+    yield bad("of integers", np.zeros(shape, np.int64), ValueError)
+    yield bad("of complex numbers", np.zeros(shape, np.complex128), ValueError)
+    yield bad("read-only", _read_only(np.zeros(shape, dtype)), ValueError)
     if np.prod(shape) > 1:
-        yield _with(case, "repeating one element", "out", _repeating(np.zeros(shape, dtype)), ValueError)
+        yield bad("repeating one element", _repeating(np.zeros(shape, dtype)), ValueError)
         for name in case.arrays:
             if case.arguments[name].nbytes > dtype.itemsize:
-                yield _overlapping_out(case, name, shape, dtype)
+                yield _overlapping_out(case, place, name, dtype)
+
+
+def _bad_tuples_of_outs(case: Case) -> Iterator[BadCall]:
+    """An `out` without the right places, with one for a result that there is not, and with two that overlap."""
+    dtype, places = _result_dtype(case, case.arguments), out_places(case)
+
+    def new(place: int) -> Array:
+        return np.zeros(_out_shape(case, place), dtype)
+
+    yield _with(case, "an array", "out", new(places[0]), TypeError)
+    yield _with(case, "a list", "out", [None] * len(case.expected), TypeError)
+    yield _with(case, "empty", "out", (), ValueError)
+    yield _with(case, "too long", "out", (*as_out(case, {places[0]: new(places[0])}), None), ValueError)
+    for absent in set(range(len(case.expected))) - set(places):
+        out = as_out(case, {place: new(place) for place in places} | {absent: new(places[0])})
+        yield _with(case, "for what is not needed", "out", out, ValueError)
+    for first, second in combinations(places, 2):
+        shapes = _out_shape(case, first), _out_shape(case, second)
+        if all(map(math.prod, shapes)):
+            memory = np.zeros(max(map(math.prod, shapes)), dtype)
+            pair = [memory[: math.prod(shape)].reshape(shape) for shape in shapes]
+            out = as_out(case, dict(zip((first, second), pair, strict=True)))
+            yield _with(case, f"{second} in the memory of {first}", "out", out, ValueError)
 
 
 def _repeating(array: Array) -> Array:
     return np.lib.stride_tricks.as_strided(array, strides=(0,) * array.ndim)
 
 
-def _overlapping_out(case: Case, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> BadCall:
+def _overlapping_out(case: Case, place: int, name: str, dtype: np.dtype[Any]) -> BadCall:
     """`out` begins one element behind the argument."""
+    shape = _out_shape(case, place)
     value, length = case.arguments[name], dtype.itemsize * int(np.prod(shape))
     memory = np.zeros(max(value.nbytes, length) + dtype.itemsize, np.uint8)
     out: Array = np.ndarray(shape, dtype, memory, dtype.itemsize)
-    bad = _with(case, f"one element behind {name}", "out", out, ValueError)
+    bad = _with(case, f"one element behind {name}", "out", as_out(case, {place: out}), ValueError)
     bad.arguments[name] = np.ndarray(value.shape, value.dtype, memory)
     bad.arguments[name][...] = value
     return bad

@@ -191,17 +191,23 @@ def test_out_is_ignored(kernel):
 
 
 def on_out(kernel, change):
-    """A version that does `change(out, its former values)` after the call."""
+    """A version that does `change(out, its former values)` after the call, for each array where there are several."""
 
     def fault(call, arguments):
-        out = arguments.get("out")
-        before = np.array(out)
+        outs = outs_in(arguments)
+        before = [out.copy() for out in outs]
         result = call()
-        if out is not None:
-            change(out, before)
+        for out, values in zip(outs, before, strict=True):
+            change(out, values)
         return result
 
     return planted(kernel, fault)
+
+
+def outs_in(arguments):
+    """The arrays that a call is to write its results to."""
+    out = arguments.get("out")
+    return [one for one in (out if isinstance(out, tuple) else (out,)) if isinstance(one, np.ndarray)]
 
 
 @HAS_OUT
@@ -307,8 +313,7 @@ def test_something_is_written_before_an_error(kernel):
         try:
             return call()
         except (ValueError, TypeError, IndexError):
-            for name in ("out", *kernel.updates):
-                value = arguments.get(name)
+            for value in (*outs_in(arguments), *map(arguments.get, kernel.updates)):
                 if isinstance(value, np.ndarray) and value.flags.writeable and value.dtype.kind == "f":
                     value[...] = 1
             raise

@@ -89,11 +89,12 @@ def test_huge_arguments_are_refused(kernel, backend):
 @pytest.mark.kernels(having=lambda kernel: kernel.has_out)
 def test_a_huge_out_is_refused(kernel, backend):
     case = testing.make_case(kernel, np.float32)
-    right = np.ones(case.expected[-1].value.shape, np.float32)
-    for axis in range(right.ndim):
-        out = repeated(right, (axis,), HUGE[0])
-        with little_memory():
-            assert outcome(backend.function(kernel), case, {}, out=out) is ValueError
+    for place in testing.out_places(case):
+        right = np.ones(case.expected[place].value.shape, np.float32)
+        for axis in range(right.ndim):
+            out = testing.as_out(case, {place: repeated(right, (axis,), HUGE[0])})
+            with little_memory():
+                assert outcome(backend.function(kernel), case, {}, out=out) is ValueError
 
 
 def of_absurd_strides(array):

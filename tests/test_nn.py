@@ -226,6 +226,26 @@ def test_parameters_and_gradients_are_one_buffer():
     assert mixed.backward(np.ones((1, 2), np.float32)).dtype == np.float32
 
 
+def test_the_first_gradient_after_zero_grad_replaces_what_was_there():
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Conv2d(2, 2, 1, bias=False), nn.Flatten()),
+        *(nn.Linear(8, 3, activation="tanh"), nn.Linear(3, 2, bias=False)),
+    )
+    parameters, x = model.parameters(), np.random.default_rng(0).normal(size=(4, 1, 3, 3))
+    (flat,) = parameters.flats
+
+    def go_through():
+        model(x)
+        model.backward(np.ones((4, 2), np.float32))
+        return parameters.flats[0].grad.copy()
+
+    first = go_through()
+    parameters.zero_grad()
+    flat.grad.fill(np.nan)
+    np.testing.assert_array_equal(go_through(), first)
+    np.testing.assert_array_equal(go_through(), 2 * first)
+
+
 def test_a_layer_keeps_its_values_when_it_joins_a_network():
     layer = nn.Linear(2, 3)
     weight, before = layer.weight.data.copy(), layer.parameters()

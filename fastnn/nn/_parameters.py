@@ -76,10 +76,16 @@ class Parameter:
             self._grad.fill(0)
             self._is_forgotten = False
 
+    @property
+    def room(self) -> Array | None:
+        """Where a kernel can write the first gradient after `zero_grad`, for `add_grad`; None for a later one."""
+        return self._grad if self._is_forgotten else None
+
     def add_grad(self, grad: Array) -> None:
         """Add to the gradient; the first one after `zero_grad` takes the place of the old one in the same pass."""
         if self._is_forgotten:
-            self._grad[...] = grad
+            if grad is not self._grad:
+                self._grad[...] = grad
             self._is_forgotten = False
         else:
             self.grad[...] += grad

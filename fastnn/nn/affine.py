@@ -70,11 +70,15 @@ class Affine(Layer):
             out = self._scratch("grad", kept.shape, kept.dtype)
             grad = getattr(fastnn, f"{activation}_backward")(grad, kept, out=out)
         gradients = getattr(fastnn, f"{self.kernel}_backward")
-        needs = (needs_grad_x, True, self.bias is not None)
-        grad_x, grad_weight, grad_bias = gradients(grad, x, self.weight.data, needs=needs, **self._options)
-        self.weight.add_grad(grad_weight)
-        if self.bias is not None:
-            self.bias.add_grad(grad_bias)
+        weight, bias = self.weight, self.bias
+        needs = (needs_grad_x, True, bias is not None)
+        room = (None, weight.room, None if bias is None else bias.room)
+        grad_x, grad_weight, grad_bias = gradients(
+            grad, x, weight.data, needs=needs, out=room, **self._options
+        )
+        weight.add_grad(grad_weight)
+        if bias is not None:
+            bias.add_grad(grad_bias)
         result: Array | None = grad_x
         return result
 

@@ -395,6 +395,38 @@ def needed(function: str, needs: Any) -> tuple[bool, bool, bool]:
     return for_x, for_weight, for_bias
 
 
+def gradients(
+    function: str,
+    out: Any,
+    needs: tuple[bool, bool, bool],
+    shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    dtype: np.dtype[Any],
+    reads: Iterable[NDArray[Any]],
+) -> tuple[Output | None, Output | None, Output | None]:
+    """The Outputs of the gradients of x, weight and bias, None where not needed.
+
+    `out` has a place for each: an array that shares no memory with what the kernel `reads` nor with one before it, or
+    None for a new one; `out` is None for three new ones.
+    """
+    expected = "a tuple with an array or None for each gradient"
+    if out is None:
+        out = (None, None, None)
+    elif not isinstance(out, tuple):
+        raise wrong(TypeError, function, "out", f"is a {type(out).__name__}", expected)
+    elif len(out) != 3:
+        raise wrong(ValueError, function, "out", f"has {len(out)} members", expected)
+    outputs: list[Output | None] = []
+    used = list(reads)
+    for i, (place, need, shape) in enumerate(zip(out, needs, shapes, strict=True)):
+        argument = f"out[{i}]"
+        if place is not None and not need:
+            raise wrong(ValueError, function, argument, "is given", "None, as it is not needed")
+        outputs.append(output(function, place, shape, dtype, reads=used, argument=argument) if need else None)
+        used.append(place)
+    for_x, for_weight, for_bias = outputs
+    return for_x, for_weight, for_bias
+
+
 def present(**arguments: Any) -> dict[str, Any]:
     """The arguments that are not None."""
     return {name: value for name, value in arguments.items() if value is not None}

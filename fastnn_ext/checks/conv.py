@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastnn_ext import checks
-from fastnn_ext.checks import Output, needed, wrong
+from fastnn_ext.checks import Output, wrong
 from fastnn_ext.checks.activations import fused
 from fastnn_ext.checks.packed import unpacked
 from fastnn_ext.checks.windows import Axis, axes, image_shape, is_channels_last, plane
@@ -49,6 +49,7 @@ def conv2d_backward(
     groups: Any,
     layout: Any,
     needs: Any,
+    out: Any,
 ) -> tuple[
     NDArray[Any],
     NDArray[Any],
@@ -61,18 +62,15 @@ def conv2d_backward(
 ]:
     """Plain arrays, the geometry, whether channels are last, and an Output for each gradient needed."""
     name = "conv2d_backward"
-    for_x, for_weight, for_bias = needed(name, needs)
+    needs = checks.needed(name, needs)
     channels_last = is_channels_last(name, layout)
-    arrays, _, dtype = checks.floats(name, grad_out=grad_out, x=x, weight=weight)
+    arrays, given, dtype = checks.floats(name, grad_out=grad_out, x=x, weight=weight)
     grad_out, x, weight = arrays
     rows, columns, groups = _geometry(name, x, weight, stride, padding, dilation, groups, channels_last)
     shape = image_shape(x.shape[0], weight.shape[0], rows.outputs, columns.outputs, channels_last)
     checks.has_shape(name, "grad_out", grad_out, shape, "the shape of conv2d(x, weight)")
-    gradients = (
-        checks.output(name, None, x.shape, dtype, argument="grad_x") if for_x else None,
-        checks.output(name, None, weight.shape, dtype, argument="grad_weight") if for_weight else None,
-        checks.output(name, None, weight.shape[:1], dtype, argument="grad_bias") if for_bias else None,
-    )
+    shapes = x.shape, weight.shape, weight.shape[:1]
+    gradients = checks.gradients(name, out, needs, shapes, dtype, given)
     return grad_out, x, weight, rows, columns, groups, channels_last, gradients
 
 

@@ -35,22 +35,19 @@ def linear(
 
 
 def linear_backward(
-    grad_out: Any, x: Any, weight: Any, needs: Any
+    grad_out: Any, x: Any, weight: Any, needs: Any, out: Any
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], tuple[Output | None, Output | None, Output | None]]:
     """Plain grad_out[..., out], x[..., in], weight[out, in], and an Output for each needed gradient."""
     name = "linear_backward"
-    for_x, for_weight, for_bias = checks.needed(name, needs)
-    arrays, _, dtype = checks.floats(name, grad_out=grad_out, x=x, weight=weight)
+    needs = checks.needed(name, needs)
+    arrays, given, dtype = checks.floats(name, grad_out=grad_out, x=x, weight=weight)
     grad_out, x, weight = arrays
     checks.at_least(name, "x", x, 1)
     checks.has_shape(name, "weight", weight, ("out", x.shape[-1]), "as x has shape", x.shape)
     shape = (*x.shape[:-1], weight.shape[0])
     checks.has_shape(name, "grad_out", grad_out, shape, "the shape of linear(x, weight)")
-    gradients = (
-        checks.output(name, None, x.shape, dtype, argument="grad_x") if for_x else None,
-        checks.output(name, None, weight.shape, dtype, argument="grad_weight") if for_weight else None,
-        checks.output(name, None, weight.shape[:1], dtype, argument="grad_bias") if for_bias else None,
-    )
+    shapes = x.shape, weight.shape, weight.shape[:1]
+    gradients = checks.gradients(name, out, needs, shapes, dtype, given)
     return grad_out, x, weight, gradients
 
 

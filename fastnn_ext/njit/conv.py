@@ -628,9 +628,10 @@ def conv2d_backward(
     groups=1,
     layout="NCHW",
     needs=(True, True, True),
+    out=None,
 ):
     grad_out, x, weight, rows, columns, groups, channels_last, gradients = checks.conv2d_backward(
-        grad_out, x, weight, stride, padding, dilation, groups, layout, needs
+        grad_out, x, weight, stride, padding, dilation, groups, layout, needs, out
     )
     for_x, for_weight, for_bias = gradients
     geometry = rows, columns, groups, channels_last

@@ -168,13 +168,13 @@ def _checked_linear(x, weight, bias, activation, out):
     return output.deliver()
 
 
-def linear_backward(grad_out, x, weight, *, needs=_ALL):
-    gradients = _GRADIENTS(grad_out, x, weight) if needs is _ALL else None
-    return _checked_backward(grad_out, x, weight, needs) if gradients is None else gradients
+def linear_backward(grad_out, x, weight, *, needs=_ALL, out=None):
+    gradients = _GRADIENTS(grad_out, x, weight) if needs is _ALL and out is None else None
+    return _checked_backward(grad_out, x, weight, needs, out) if gradients is None else gradients
 
 
-def _checked_backward(grad_out, x, weight, needs):
-    grad_out, x, weight, outputs = checks.linear_backward(grad_out, x, weight, needs)
+def _checked_backward(grad_out, x, weight, needs, out):
+    grad_out, x, weight, outputs = checks.linear_backward(grad_out, x, weight, needs, out)
     _GRADIENTS.prepare(x)
     for_x, for_weight, for_bias = outputs
     grad_x = _NO_MATRIX[x.dtype] if for_x is None else _rows(for_x.array)

@@ -104,6 +104,47 @@ cdef inline bint read_needs(object needs, bint *needed) noexcept:
     return True
 
 
+cdef inline bint are_outs(
+    object out, const bint *needed, cnp.ndarray grad_out, cnp.ndarray x, cnp.ndarray weight
+) noexcept:
+    """Whether the gradients of x, weight and a bias, as far as needed, can go to the members of `out`."""
+    cdef object one
+    cdef cnp.ndarray like
+    cdef int i, j
+    if out is None:
+        return True
+    if type(out) is not tuple or len(<tuple> out) != 3:
+        return False
+    for i in range(3):
+        one = (<tuple> out)[i]
+        if one is None:
+            continue
+        like = x if i == 0 else weight
+        if not (
+            needed[i]
+            and is_plain_of(one, PyArray_TYPE(x))
+            and PyArray_ISWRITEABLE(<cnp.ndarray> one)
+            and has_shape(<cnp.ndarray> one, 1 if i == 2 else PyArray_NDIM(like), PyArray_DIMS(like))
+            and are_apart(<cnp.ndarray> one, grad_out)
+            and are_apart(<cnp.ndarray> one, x)
+            and are_apart(<cnp.ndarray> one, weight)
+        ):
+            return False
+        for j in range(i):
+            if (<tuple> out)[j] is not None and not are_apart(<cnp.ndarray> one, <cnp.ndarray> (<tuple> out)[j]):
+                return False
+    return True
+
+
+cdef inline object gradient_in(object out, const bint *needed, int i, cnp.ndarray like):
+    """Where gradient i goes, for which `are_outs` holds; a bias has the first axis of `like`. None if not needed."""
+    if not needed[i]:
+        return None
+    if out is not None and (<tuple> out)[i] is not None:
+        return (<tuple> out)[i]
+    return PyArray_EMPTY(1 if i == 2 else PyArray_NDIM(like), PyArray_DIMS(like), PyArray_TYPE(like), 0)
+
+
 cdef inline void *data_of(object array) noexcept:
     """The elements of an array; NULL for None."""
     return NULL if array is None else PyArray_DATA(<cnp.ndarray> array)

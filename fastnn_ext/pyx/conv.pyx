@@ -10,7 +10,7 @@ conv_winograd.pxd, conv_sparse.pxd and conv_points.pxd do the jobs.
 cimport numpy as cnp
 from common cimport (
     PyArray_CheckExact, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_TYPE, are_apart,
-    empty_like, has_shape, is_plain, is_plain_of, real,
+    are_outs, data_of, gradient_in, has_shape, is_plain, is_plain_of, read_needs, real,
 )
 from conv_blocks cimport *
 from conv_depthwise cimport MOST_TERMS, grad_weight_planewise, is_planewise, run_planewise
@@ -410,10 +410,6 @@ cdef inline double work_of(const Convolution *conv) noexcept nogil:
 cdef inline bint is_small(const Convolution *conv) noexcept:
     """Whether the work is less than what giving up the GIL costs where other threads want it."""
     return work_of(conv) < SMALL
-
-
-cdef inline void *data_of(object array) noexcept:
-    return NULL if array is None else PyArray_DATA(<cnp.ndarray> array)
 
 
 cdef int forward_of(
@@ -992,29 +988,32 @@ def conv2d(
 
 
 def conv2d_backward(
-    grad_out, x, weight, *, stride=1, padding=0, dilation=1, groups=1, layout="NCHW", needs=(True, True, True)
+    grad_out, x, weight, *, stride=1, padding=0, dilation=1, groups=1, layout="NCHW", needs=(True, True, True),
+    out=None,
 ):
     cdef object outputs = None
     cdef cnp.npy_intp shape[4]
+    cdef bint needed[3]
     cdef Convolution conv
     cdef int failed
     cdef bint fast = (
-        needs_are_plain(needs)
+        read_needs(needs, needed)
         and fits(x, weight, stride, padding, dilation, groups, layout, &conv)
         and is_plain_of(grad_out, PyArray_TYPE(<cnp.ndarray> x))
     )
     if fast:
         set_shape(shape, output_of(&conv), conv.channels_last)
-        fast = has_shape(<cnp.ndarray> grad_out, 4, shape)
+        fast = (
+            has_shape(<cnp.ndarray> grad_out, 4, shape)
+            and are_outs(out, needed, <cnp.ndarray> grad_out, <cnp.ndarray> x, <cnp.ndarray> weight)
+        )
     if fast:
-        grad_x = empty_like(<cnp.ndarray> x) if (<tuple> needs)[0] is True else None
-        grad_weight = empty_like(<cnp.ndarray> weight) if (<tuple> needs)[1] is True else None
-        grad_bias = None
-        if (<tuple> needs)[2] is True:
-            grad_bias = PyArray_EMPTY(1, PyArray_DIMS(<cnp.ndarray> weight), PyArray_TYPE(<cnp.ndarray> x), 0)
+        grad_x = gradient_in(out, needed, 0, <cnp.ndarray> x)
+        grad_weight = gradient_in(out, needed, 1, <cnp.ndarray> weight)
+        grad_bias = gradient_in(out, needed, 2, <cnp.ndarray> weight)
     else:
         grad_out, x, weight, rows, columns, groups, last, outputs = checks.conv2d_backward(
-            grad_out, x, weight, stride, padding, dilation, groups, layout, needs
+            grad_out, x, weight, stride, padding, dilation, groups, layout, needs, out
         )
         take_checked(&conv, <cnp.ndarray?> x, <cnp.ndarray?> weight, rows, columns, groups, last)
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
@@ -1036,14 +1035,3 @@ def conv2d_backward(
     if outputs is None:
         return grad_x, grad_weight, grad_bias
     return tuple([None if one is None else one.deliver() for one in outputs])
-
-
-cdef inline bint needs_are_plain(object needs) noexcept:
-    """Whether `needs` is a tuple of three Python bools."""
-    cdef int i
-    if type(needs) is not tuple or len(<tuple> needs) != 3:
-        return False
-    for i in range(3):
-        if (<tuple> needs)[i] is not True and (<tuple> needs)[i] is not False:
-            return False
-    return True

@@ -3,8 +3,8 @@
 cimport numpy as cnp
 from common cimport (
     GIL_ELEMENTS, PyArray_CheckExact, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY_RO,
-    PyArray_ISFARRAY_RO, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, are_apart, data_of, empty_like,
-    has_shape, is_plain, is_plain_of, is_safe_out, read_needs, real, same_shape,
+    PyArray_ISFARRAY_RO, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, are_apart, are_outs, data_of,
+    empty_like, gradient_in, has_shape, is_plain, is_plain_of, is_safe_out, read_needs, real, same_shape,
 )
 from columns cimport sum_columns
 from fused cimport Activation, activation_of
@@ -206,7 +206,7 @@ cdef int run_backward(
     return failed
 
 
-def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
+def linear_backward(grad_out, x, weight, *, needs=(True, True, True), out=None):
     cdef tuple outputs = None
     cdef cnp.npy_intp shape[MAX_NDIM]
     cdef bint needed[3]
@@ -219,13 +219,16 @@ def linear_backward(grad_out, x, weight, *, needs=(True, True, True)):
     )
     if fast:
         swap_last(<cnp.ndarray> x, size.outputs, shape)
-        fast = has_shape(<cnp.ndarray> grad_out, PyArray_NDIM(<cnp.ndarray> x), shape)
+        fast = (
+            has_shape(<cnp.ndarray> grad_out, PyArray_NDIM(<cnp.ndarray> x), shape)
+            and are_outs(out, needed, <cnp.ndarray> grad_out, <cnp.ndarray> x, <cnp.ndarray> weight)
+        )
     if fast:
-        grad_x = empty_like(<cnp.ndarray> x) if needed[0] else None
-        grad_weight = empty_like(<cnp.ndarray> weight) if needed[1] else None
-        grad_bias = PyArray_EMPTY(1, &size.outputs, PyArray_TYPE(<cnp.ndarray> x), 0) if needed[2] else None
+        grad_x = gradient_in(out, needed, 0, <cnp.ndarray> x)
+        grad_weight = gradient_in(out, needed, 1, <cnp.ndarray> weight)
+        grad_bias = gradient_in(out, needed, 2, <cnp.ndarray> weight)
     else:
-        grad_out, x, weight, outputs = checks.linear_backward(grad_out, x, weight, needs)
+        grad_out, x, weight, outputs = checks.linear_backward(grad_out, x, weight, needs, out)
         measure(<cnp.ndarray?> x, <cnp.ndarray?> weight, &size)
         grad_x, grad_weight, grad_bias = [None if one is None else one.array for one in outputs]
     cdef const void *g = PyArray_DATA(<cnp.ndarray> grad_out)
