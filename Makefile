@@ -59,7 +59,8 @@ test-aarch64: $(VENV)/test.stamp
 	tests/aarch64.sh $(BIN)/python build/aarch64
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m fastnn bench
+	$(BIN)/python benchmarks/report.py .benchmarks/latest.json --full docs/benchmarks.md
 
 gallery: $(VENV)/test.stamp
 	$(BIN)/python examples/gallery.py

@@ -2,13 +2,13 @@
 
     python benchmarks/report.py [MEASURED.json] [--full docs/benchmarks.md] [--check | --print]
 
-MEASURED.json is what pytest-benchmark wrote or what an earlier report kept; left out, it is the latest of
+MEASURED.json is what `python -m fastnn bench` wrote or what an earlier report kept; left out, it is the latest of
 those kept. A new measurement is cut down to what the report needs and kept in `benchmarks/results/`. The
 summary goes between two markers in README, `--full` writes every row to a page of its own. `--check` writes
 nothing and fails where the pages do not say what the measurement says; `--print` shows the summary and leaves
 all files alone.
 
-A ratio is NumPy's time divided by the backend's, each the median of the fastest turn.
+A ratio is NumPy's time divided by the backend's, each the median of all rounds.
 """
 
 from __future__ import annotations
@@ -106,20 +106,14 @@ def _read_json(path: Path) -> Any:
 
 
 def _measured(document: Mapping[str, Any]) -> Results:
-    """From pytest-benchmark's JSON: of the turns of a row and backend the fastest, by its median round.
-
-    The fastest round of all would be that of a clock which jumps.
-    """
-    fastest: dict[tuple[str, ...], dict[str, float]] = {}
+    """From the JSON of a measurement: the backends on one thread. Rivals and first calls are on other pages."""
+    found: dict[tuple[str, ...], dict[str, float]] = {}
     for benchmark in document["benchmarks"]:
         params, extra = benchmark["params"], benchmark["extra_info"]
-        seconds = fastest.setdefault(
-            (extra["family"], params["kernel"], params["workload"], params["dtype"]), {}
-        )
-        per_call = _time(benchmark["stats"]["median"] / extra["calls"])
-        backend = params["backend_name"]
-        seconds[backend] = min(per_call, seconds.get(backend, math.inf))
-    rows = tuple(Row(*key, seconds) for key, seconds in fastest.items() if BASELINE in seconds)
+        if extra["suite"] in ("kernels", "calls") and extra["threads"] == 1:
+            key = extra["family"], params["kernel"], params["workload"], params["dtype"]
+            found.setdefault(key, {})[params["backend_name"]] = _time(benchmark["stats"]["median"])
+    rows = tuple(Row(*key, seconds) for key, seconds in found.items() if BASELINE in seconds)
     machine = {**document["machine_info"]["fastnn"], "measured": document["datetime"][:10]}
     return Results(_named(machine), rows)
 
@@ -164,7 +158,7 @@ def latest(folder: Path) -> Path:
     """The file in `folder` that was measured last."""
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise ReportError(f"{folder} holds no results; run benchmarks/run.py first")
+        raise ReportError(f"{folder} holds no results; measure with `python -m fastnn bench` first")
     return max(paths, key=lambda path: load(path).machine["measured"])
 
 
@@ -342,7 +336,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("measured", nargs="?", type=Path, help="JSON of pytest-benchmark, or kept results")
+    parser.add_argument("measured", nargs="?", type=Path, help="JSON of a measurement, or kept results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder where results are kept")
     parser.add_argument(
         "--readme", type=Path, default=ROOT / "README.md", help="the page with the two markers"

@@ -2,10 +2,11 @@
 
     python benchmarks/rivals.py [--threads 1] [--only conv,relu] [--rounds 15]
 
-All take turns in one process, round by round, and a row's figure is the median of its rounds. Every answer is compared
-with NumPy's in float64 before it is timed. The rivals get their own arrays beforehand, so that nobody is charged for
-a conversion, and write where they can be told to. "Limit" is the time that the row would take at the rate of a large
-matrix product of NumPy's and at the speed of its copies, both measured in this run.
+These rows are also part of `python -m fastnn bench --rivals`, whose stopwatch this is. All take turns in one process,
+round by round, and a row's figure is the median of its rounds. Every answer is compared with NumPy's in float64 before
+it is timed. The rivals get their own arrays beforehand, so that nobody is charged for a conversion, and write where
+they can be told to. "Limit" is the time that the row would take at the rate of a large matrix product of NumPy's and at
+the speed of its copies, both measured in this run.
 
 Idle threads of some libraries spin for a while; with more than one thread the rounds therefore pause between two
 contenders.
@@ -28,37 +29,10 @@ from typing import Any
 
 import numpy as np
 
-Call = Callable[[], Any]
-
-#: What holds each library to a number of threads, before it is imported.
-THREAD_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "FASTNN_NUM_THREADS",
-)
-#: Seconds that a contender's turn in a round takes at least, and the pause for threads that spin.
-TURN, PAUSE = 0.004, 0.25
-TOLERANCE = 2e-4
-
-
-@dataclass(frozen=True)
-class Work:
-    """One row: what is computed, how much that is, and by whom."""
-
-    name: str
-    #: Multiplications with an addition count as two.
-    flops: float
-    #: Read and written, at least.
-    bytes: float
-    #: The answer in float64, by the definition.
-    exact: Call
-    contenders: Mapping[str, Call]
-    #: Their answers, where a call returns something else.
-    answers: Mapping[str, Call] | None = None
-    #: The relative error that float32 is allowed.
-    tolerance: float = TOLERANCE
+from fastnn.bench.command import THREAD_VARIABLES
+from fastnn.bench.rows import Call, Work, verify
+from fastnn.bench.timing import Patience, interleaved
+from fastnn.bench.worker import PAUSE
 
 
 def library(name: str) -> Any:
@@ -602,42 +576,6 @@ FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {
 # Measuring
 
 
-def answers(result: Any) -> list[np.ndarray]:
-    """The arrays of a result, as NumPy's."""
-    if isinstance(result, (tuple, list)):
-        return [array for one in result for array in answers(one)]
-    return [np.asarray(result, np.float64)]
-
-
-def verify(work: Work) -> None:
-    """Every contender gives the definition's answer, as far as float32 goes."""
-    exact = answers(work.exact())
-    for name, call in (work.answers or work.contenders).items():
-        for given, right in zip(answers(call()), exact, strict=True):
-            scale = max(float(np.abs(right).max(initial=0)), 1.0)
-            np.testing.assert_allclose(
-                given.reshape(right.shape),
-                right,
-                rtol=work.tolerance,
-                atol=work.tolerance * scale,
-                err_msg=f"{work.name}, {name}",
-            )
-
-
-def times(work: Work, rounds: int, pause: float) -> dict[str, float]:
-    """Seconds of one call of each contender: the median over the rounds in which they take turns."""
-    counts, seconds = {}, {name: [] for name in work.contenders}
-    for name, call in work.contenders.items():
-        call()
-        counts[name] = max(1, math.ceil(TURN / max(timed(call, 1), 1e-8)))
-    for _ in range(rounds):
-        for name, call in work.contenders.items():
-            time.sleep(pause)
-            call()
-            seconds[name].append(timed(call, counts[name]) / counts[name])
-    return {name: statistics.median(measured) for name, measured in seconds.items()}
-
-
 def timed(call: Call, count: int) -> float:
     start = time.perf_counter()
     for _ in range(count):
@@ -739,13 +677,17 @@ def main(description: str | None, families: Mapping[str, Callable[[], Iterator[W
     if torch is not None:
         torch.set_num_threads(asked.threads)
     only = tuple(filter(None, asked.only.split(",")))
+    pause = PAUSE if asked.threads > 1 else 0.0
+    patience = Patience(least=asked.rounds, most=asked.rounds, pause=pause)
     rows = []
     for family, make in families.items():
         for work in make():
             if only and family not in only and not work.name.startswith(only):
                 continue
-            verify(work)
-            rows.append((work, times(work, asked.rounds, PAUSE if asked.threads > 1 else 0)))
+            for name in work.contenders:
+                verify(work, name)
+            seconds, _ = interleaved(work.contenders, time.perf_counter, patience)
+            rows.append((work, {name: statistics.median(given) for name, given in seconds.items()}))
             print(
                 work.name,
                 {name: duration(value) for name, value in rows[-1][1].items()},

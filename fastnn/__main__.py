@@ -1,4 +1,4 @@
-"""The command line: `python -m fastnn info | demo | train | predict | trace`."""
+"""The command line: `python -m fastnn info | demo | bench | train | predict | trace`."""
 
 import sys
 

@@ -36,6 +36,12 @@ MAY_IMPORT = {
     "fastnn._warmup": ("fastnn", "fastnn_ext.checks"),
     "fastnn.testing": (*NUMPY, "fastnn._contract"),
     "fastnn.cli": (*NUMPY, "fastnn", "fastnn_ext.checks", "tqdm"),
+    "fastnn.bench": (
+        *NUMPY,
+        PUBLIC_NAMES,
+        *("fastnn._contract", "fastnn._select", "fastnn.bench", "fastnn.io", "fastnn.testing"),
+        *("pytest_benchmark", "threadpoolctl", "tqdm"),
+    ),
     "fastnn.data": (*NUMPY, "fastnn.init", "fastnn.io", "fastnn_ext.checks", "sklearn"),
     "fastnn.init": NUMPY,
     "fastnn.io": (),

@@ -29,7 +29,12 @@ exit status:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["bench"]:
+        from fastnn.bench import command
+
+        return command.main(given[1:])
+    options = _parser().parse_args(given)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -66,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(
-        dest="command", required=True, metavar="{info,demo,train,predict,trace}"
+        dest="command", required=True, metavar="{info,demo,bench,train,predict,trace}"
     )
+    subparsers.add_parser("bench", help="measure every kernel by every backend; bench --help tells how")
     for name, run, about, add_options in (
         ("info", _info, "versions, processor, and which backend stands behind each kernel", None),
         ("demo", _demo, "train a convolutional network on real digits with every backend", _demo_options),

@@ -1,0 +1,37 @@
+"""The rows of `python -m fastnn bench` as tests: each is called once by each backend, with the right answer.
+
+With `--benchmark-enable` pytest-benchmark times them, one after the other; `make bench` lets the backends take turns.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fastnn import available_backends
+from fastnn.bench.rows import BACKENDS, Row, call_rows, kernel_rows, small_enough, verify
+
+#: Workloads of more elements than this are left out, but for a kernel's smallest.
+TESTED = 1e5
+
+
+def tested_backends() -> list[str]:
+    """Those that FASTNN_TEST_BACKENDS requires, or that are here."""
+    required = os.environ.get("FASTNN_TEST_BACKENDS")
+    wanted = required.split(",") if required else available_backends()
+    return [name for name in BACKENDS if name in wanted]
+
+
+@pytest.mark.parametrize("backend", tested_backends())
+@pytest.mark.parametrize(
+    "row", small_enough([*kernel_rows(), *call_rows()], TESTED), ids=lambda row: row.name
+)
+def test_row(row: Row, backend: str, benchmark: BenchmarkFixture) -> None:
+    work = row.make([backend])
+    verify(work, backend)
+    benchmark.group = row.name
+    benchmark(work.contenders[backend])
+    if work.afterwards is not None:
+        work.afterwards()

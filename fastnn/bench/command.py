@@ -1,0 +1,187 @@
+"""The command `python -m fastnn bench`.
+
+It measures nothing itself: for each number of threads it starts a process whose libraries are held to that many
+before they are imported, and starts it again, without the contender at fault, where it crashed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastnn import _select
+from fastnn._contract import KERNELS
+from fastnn.bench import record, results
+from fastnn.bench.rows import BACKENDS, CALLS, DTYPES
+from fastnn.bench.worker import INTERRUPTED, RIVALS, Journal, Plan, load_rivals, read_journal
+from fastnn.io import write_whole
+
+#: What holds each library to a number of threads, before it is imported.
+THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "FASTNN_NUM_THREADS",
+)
+OUTPUT = Path(".benchmarks") / "latest.json"
+PASSES, QUICK_PASSES = 3, 2
+#: The most elements that a quick run has patience for.
+QUICK_LARGEST = 1e7
+WORKER = (sys.executable, "-m", "fastnn.bench.worker")
+NEEDED = ("pytest_benchmark", "threadpoolctl")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastnn bench",
+        description="Measure every kernel by every backend.",
+        allow_abbrev=False,
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(arguments), parser)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Numbers of threads."""
+    given = tuple(map(int, names(text)))
+    if not given or min(given) < 1:
+        raise ValueError
+    return given
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, without the longest workloads")
+    parser.add_argument(
+        "--only", type=names, default=(), metavar="NAMES", help="kernels or families, with commas between"
+    )
+    parser.add_argument(
+        "--backends", type=names, default=(), metavar="NAMES", help="numpy, cython, numba; default: all here"
+    )
+    parser.add_argument("--dtypes", type=names, default=DTYPES[:1], metavar="NAMES", help="default: float32")
+    parser.add_argument(
+        "--rivals", action="store_true", help="also PyTorch, JAX, ONNX Runtime, ... (checkout)"
+    )
+    parser.add_argument("--threads", type=counts, default=(1,), metavar="1,2", help="default: 1")
+    parser.add_argument("--json", type=Path, default=OUTPUT, help=f"what is written; default: {OUTPUT}")
+
+
+def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Measure and write; the exit status."""
+    _refuse_unknown(asked, parser)
+    unavailable = {name: reason for name in BACKENDS if (reason := _select.why_unavailable(name))}
+    backends = tuple(name for name in BACKENDS if name in (asked.backends or BACKENDS))
+    for name in unavailable:
+        sys.stderr.write(f"{name} is left out: {unavailable[name]}\n")
+    plan = Plan(
+        passes=QUICK_PASSES if asked.quick else PASSES,
+        quick=asked.quick,
+        only=asked.only,
+        backends=tuple(name for name in backends if name not in unavailable),
+        dtypes=asked.dtypes,
+        largest=QUICK_LARGEST if asked.quick else None,
+        rivals=asked.rivals,
+    )
+    journals: dict[int, list[dict[str, Any]]] = {}
+    status = 0
+    with tempfile.TemporaryDirectory(prefix="fastnn-bench-") as folder:
+        for threads in asked.threads:
+            if status != INTERRUPTED:
+                journal = Path(folder) / f"{threads}.jsonl"
+                outcome = measure(dataclasses.replace(plan, threads=threads), journal)
+                journals[threads] = read_journal(journal)
+                status = max(status, outcome)
+    if not any(entry["event"] == "measured" for entries in journals.values() for entry in entries):
+        sys.stderr.write("nothing was measured\n")
+        return status or 1
+    own = {
+        "plan": {**dataclasses.asdict(plan), "threads": asked.threads},
+        "complete": not (status or asked.quick or asked.only or asked.backends),
+        "interrupted": status == INTERRUPTED,
+        "unavailable": unavailable,
+    }
+    result = record.document(journals, record.machine_info(asked.threads, rivals=asked.rivals), own)
+    asked.json.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(asked.json, record.encoded(result))
+    sys.stdout.write(results.text(results.parse(result)) + "\n")
+    for failure in result["fastnn"]["failures"]:
+        sys.stderr.write("{contender} failed at {row}: {reason}\n".format_map(failure))
+    sys.stderr.write(f"{len(result['benchmarks'])} benchmarks are in {asked.json}\n")
+    wrong = any(failure["contender"] in BACKENDS for failure in result["fastnn"]["failures"])
+    return status or int(wrong)
+
+
+def _refuse_unknown(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Errors of the command line: names that nothing has, and what is not installed."""
+    missing = [name for name in NEEDED if not _is_installed(name)]
+    if missing:
+        parser.error(f'{", ".join(missing)} missing; install the extra: pip install "fastnn-kernels[bench]"')
+    families = {CALLS, *KERNELS, *(kernel.family for kernel in KERNELS.values())}
+    if asked.rivals:
+        if not RIVALS.exists():
+            parser.error(f"--rivals needs a checkout of fastnn's sources: {RIVALS} is not there")
+        families.update(load_rivals().FAMILIES)
+    known = {"only": families, "backends": set(BACKENDS), "dtypes": set(DTYPES)}
+    for option, expected in known.items():
+        unknown = [name for name in getattr(asked, option) if name not in expected]
+        if unknown:
+            parser.error(f"--{option}: unknown {', '.join(unknown)}; known are {', '.join(sorted(expected))}")
+
+
+def _is_installed(name: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
+
+
+def measure(plan: Plan, journal: Path) -> int:
+    """Have a process measure until it ends well, without those that make it crash; its exit status."""
+    path = journal.with_suffix(".plan")
+    path.write_text(json.dumps(dataclasses.asdict(plan)), encoding="utf-8")
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(plan.threads))}
+    line = [*WORKER, str(path), str(journal)]
+    while True:
+        status = _wait(subprocess.Popen(line, env=environment))
+        if status in (0, INTERRUPTED) or not blame(Journal(journal), status):
+            return status
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit status; Ctrl-C ends the process, and what it measured stays."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        return INTERRUPTED
+
+
+def blame(journal: Journal, status: int) -> bool:
+    """Write down who was running when the process died; False where nobody was."""
+    last = journal.entries[-1] if journal.entries else {"event": "nothing"}
+    suspects: Sequence[str] = ()
+    if last["event"] == "begun":
+        suspects = [last["contender"]]
+    elif last["event"] == "timing":
+        suspects = last["contenders"]
+    reason = f"the process ended with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
+    for contender in suspects:
+        journal.add("failed", row=last["row"], contender=contender, reason=reason)
+    return bool(suspects)

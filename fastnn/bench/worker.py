@@ -1,0 +1,286 @@
+"""The process that measures: `python -m fastnn.bench.worker PLAN.json JOURNAL`.
+
+Its threads were pinned by the command that started it. It appends a line to the journal before a contender is called
+for the first time and after each row of each pass; so whoever starts it again after a crash knows who crashed, and
+goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import fastnn
+from fastnn._contract import KERNELS
+from fastnn.bench import rows as bench_rows
+from fastnn.bench.rows import Row, Work, call_rows, kernel_rows, small_enough, verify
+from fastnn.bench.timing import QUICK, ContenderError, Patience, clock_for, interleaved
+
+#: Who compiles when it is first called.
+COMPILING = ("numba", "jax")
+#: The rows of the rivals, which are part of the sources only.
+RIVALS = Path(fastnn.__file__).parents[1] / "benchmarks" / "rivals.py"
+#: Seconds between turns where several threads of other libraries may still spin.
+PAUSE = 0.25
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for."""
+
+    threads: int = 1
+    passes: int = 3
+    quick: bool = False
+    only: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = bench_rows.DTYPES[:1]
+    largest: float | None = None
+    rivals: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """From the JSON that the command wrote."""
+        given = json.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = {
+            key: tuple(one) if isinstance(one, list) else one for key, one in given.items()
+        }
+        return cls(**settings)
+
+    @property
+    def patience(self) -> Patience:
+        """How long a row is measured in one pass."""
+        pause = PAUSE if self.rivals and self.threads > 1 else 0.0
+        return replace(QUICK if self.quick else Patience(), pause=pause)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the kernels that are asked for and small enough, or their kernel's smallest."""
+        rows = [*kernel_rows(self.dtypes), *call_rows(self.dtypes)]
+        for row in rows if self.largest is None else small_enough(rows, self.largest):
+            names = {row.kernel, row.family, KERNELS[row.kernel].family}
+            if not self.only or names.intersection(self.only):
+                yield row
+
+    def rival_works(self) -> Iterator[tuple[str, Iterator[Work]]]:
+        """The families of the rivals' rows, each with its rows that are asked for."""
+        if self.rivals:
+            for family, make in load_rivals().FAMILIES.items():
+                yield family, map(_by_backend, filter(partial(self._wants, family), make()))
+
+    def _wants(self, family: str, work: Work) -> bool:
+        return not self.only or family in self.only or work.name.startswith(self.only)
+
+
+def _by_backend(work: Work) -> Work:
+    """What the rivals' rows call fastnn is the backend behind the public names."""
+    own = fastnn.report()[0].backend
+    named = {own if name == "fastnn" else name: call for name, call in work.contenders.items()}
+    return replace(work, contenders=named)
+
+
+def load_rivals() -> ModuleType:
+    """benchmarks/rivals.py, which is a script and in no package."""
+    spec = importlib.util.spec_from_file_location("benchmarks_rivals", RIVALS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Journal:
+    """The lines that are there already, and those that are added."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries = read_journal(path)
+
+    def add(self, event: str, **what: Any) -> None:
+        """One more line, at once."""
+        entry = {"event": event, **what}
+        self.entries.append(entry)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The whole lines; one that was being written when its process died is none."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+class Bench:
+    """One process's part of a plan."""
+
+    def __init__(self, plan: Plan, journal: Journal) -> None:
+        self.plan, self.journal = plan, journal
+        self.clock = getattr(time, clock_for(plan.threads))
+        self.done = {
+            (entry["row"], entry["pass"]) for entry in journal.entries if entry["event"] == "measured"
+        }
+        self.failed = {
+            (entry["row"], entry["contender"]) for entry in journal.entries if entry["event"] == "failed"
+        }
+        self.verified: set[str] = set()
+        self.compiled: set[str] = set()
+
+    def run(self) -> None:
+        """All passes over all rows."""
+        rows = list(self.plan.rows())
+        works = sum(self._count(family, made) for family, made in self.plan.rival_works())
+        total = (len(rows) + works) * self.plan.passes
+        with _bar(total) as bar:
+            for number in range(self.plan.passes):
+                for row in rows:
+                    bar.set_postfix_str(row.name, refresh=False)
+                    self._row(row, number)
+                    bar.update()
+                for family, made in self.plan.rival_works():
+                    for work in self._made(family, made):
+                        bar.set_postfix_str(work.name, refresh=False)
+                        what = {"family": family, "kernel": work.name, "workload": "", "dtype": "float32"}
+                        self._measure(f"{family}: {work.name}", what, "rivals", work, number)
+                        bar.update()
+
+    def _count(self, family: str, made: Iterator[Work]) -> int:
+        return sum(1 for _ in self._made(family, made))
+
+    def _made(self, family: str, made: Iterator[Work]) -> Iterator[Work]:
+        """The rows of a family, up to one that cannot be made."""
+        try:
+            yield from made
+        except Exception as problem:
+            if (family, "rivals") not in self.failed:
+                self._fail(family, "rivals", f"the rows cannot be made: {type(problem).__name__}: {problem}")
+
+    def _row(self, row: Row, number: int) -> None:
+        what = {"family": row.family, "kernel": row.kernel, "workload": row.workload, "dtype": row.dtype}
+        name = f"{row.family}: {row.name}"
+        if (name, number) not in self.done:
+            backends = []
+            for backend in self.plan.backends:
+                try:
+                    bench_rows.own_function(backend, row.kernel)
+                    backends.append(backend)
+                except LookupError as problem:
+                    if (name, backend) not in self.failed:
+                        self._fail(name, backend, str(problem))
+            suite = "calls" if row.family == bench_rows.CALLS else "kernels"
+            try:
+                work = row.make(backends)
+            except Exception as problem:
+                self._fail(name, "all", f"the arrays cannot be made: {type(problem).__name__}: {problem}")
+            else:
+                self._measure(name, what, suite, work, number)
+
+    def _measure(self, name: str, what: Mapping[str, str], suite: str, work: Work, number: int) -> None:
+        """One pass of one row: right answers first, then the time of all who gave them."""
+        if (name, number) in self.done:
+            return
+        contenders = {}
+        for contender, call in work.contenders.items():
+            if (name, contender) in self.failed:
+                continue
+            if name not in self.verified:
+                self.journal.add("begun", row=name, contender=contender)
+                if not self._answers(name, what, work, contender):
+                    continue
+            contenders[contender] = call
+        self.verified.add(name)
+        while contenders:
+            self.journal.add("timing", row=name, contenders=list(contenders))
+            try:
+                seconds, calls = interleaved(contenders, self.clock, self.plan.patience)
+                if work.afterwards is not None:
+                    work.afterwards()
+            except ContenderError as problem:
+                self._fail(name, problem.contender, str(problem))
+                del contenders[problem.contender]
+            except AssertionError as problem:
+                self._fail(name, ", ".join(contenders), str(problem))
+                return
+            else:
+                break
+        else:
+            return
+        facts = {"suite": suite, "flops": work.flops, "bytes": work.bytes, **what}
+        self.journal.add("measured", row=name, facts=facts, calls=calls, seconds=seconds, **{"pass": number})
+
+    def _answers(self, name: str, what: Mapping[str, str], work: Work, contender: str) -> bool:
+        """Whether the contender gives the right answer; its first call may be that of a compiler."""
+        start = time.perf_counter()
+        try:
+            work.contenders[contender]()
+            elapsed = time.perf_counter() - start
+            verify(work, contender)
+        except Exception as problem:
+            first_line = str(problem).strip().partition("\n")[0]
+            self._fail(name, contender, f"{type(problem).__name__}: {first_line}")
+            return False
+        compiled = f"{what['kernel']} {what['dtype']} {contender}"
+        if contender in COMPILING and compiled not in self.compiled:
+            self.compiled.add(compiled)
+            self.journal.add("first call", row=name, facts=dict(what), contender=contender, seconds=elapsed)
+        return True
+
+    def _fail(self, name: str, contender: str, reason: str) -> None:
+        self.failed.add((name, contender))
+        self.journal.add("failed", row=name, contender=contender, reason=reason)
+
+
+def _bar(total: int) -> Any:
+    """A bar with the time left, where tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _NoBar()
+    return tqdm(total=total, unit="row", dynamic_ncols=True, smoothing=0.05)
+
+
+class _NoBar:
+    """What is there of a bar without tqdm."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        pass
+
+    def update(self) -> None:
+        """Nothing to show."""
+
+    def set_postfix_str(self, text: str, refresh: bool) -> None:
+        """Nothing to show."""
+
+
+def main(plan_path: str, journal_path: str) -> int:
+    """Measure; the exit status."""
+    from threadpoolctl import threadpool_limits
+
+    plan = Plan.read(Path(plan_path))
+    if plan.rivals and hasattr(os, "sched_setaffinity"):
+        # JAX reads no variable: it has as many threads as the process has processors
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: plan.threads])
+    journal = Journal(Path(journal_path))
+    try:
+        with threadpool_limits(limits=plan.threads):
+            Bench(plan, journal).run()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,298 @@
+"""`python -m fastnn bench`: what is measured, what is written, and what becomes of those who fail."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.bench import command, results, rows, timing, worker
+
+COMPARE = [sys.executable, "-m", "pytest_benchmark", "compare"]
+TINY = timing.Patience(turn=1e-5, seconds=1e-4, least=2, most=3)
+
+
+def bench(*arguments):
+    """The command in a process of its own."""
+    line = [sys.executable, "-W", "error", "-m", "fastnn", "bench", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A short run: what it says, and the file that it wrote."""
+    path = tmp_path_factory.mktemp("bench") / "measured.json"
+    finished = bench("--quick", "--only", "softsign", "--backends", "numpy,cython", "--json", path)
+    assert finished.returncode == 0, finished.stderr
+    return finished, path
+
+
+@pytest.mark.kernels("softsign")
+def test_every_backend_is_measured_and_compared(measured):
+    finished, path = measured
+    found = results.load(path)
+    assert {row.workload for row in found.timed} == {"n=1e0", "n=1e2", "n=1e4", "n=1e6"}
+    assert all(set(row.figures) == {"numpy", "cython"} for row in found.timed)
+    assert all(len(figure.passes) == 2 for row in found.timed for figure in row.figures.values())
+    assert "numpy / cython: 4 rows, geometric mean" in finished.stdout
+    assert "noise of a time" in finished.stdout
+    assert "8/8" in finished.stderr
+
+
+def test_the_file_says_what_the_figures_depend_on(measured):
+    document = json.loads(measured[1].read_text(encoding="utf-8"))
+    machine = document["machine_info"]["fastnn"]
+    for what in ("processor", "instruction set", "governor", "threads", "clock", "Python", "NumPy", "BLAS"):
+        assert machine[what]
+    assert document["commit_info"]["id"]
+    assert not document["fastnn"]["complete"]
+    for row in document["benchmarks"]:
+        stats = row["stats"]
+        assert 0 < stats["min"] <= stats["q1"] <= stats["median"] <= stats["q3"] <= stats["max"]
+        assert stats["iterations"] == row["extra_info"]["calls"] >= 1
+        assert row["params"]["threads"] == 1
+
+
+def test_pytest_benchmark_compares_the_file(measured):
+    finished = subprocess.run([*COMPARE, measured[1]], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "test_row[softsign-n=1e4-float32-cython-threads1]" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (["--only", "rellu"], "relu"),
+        (["--backends", "fortran"], "cython, numba, numpy"),
+        (["--dtypes", "float8"], "float32, float64"),
+        (["--threads", "none"], "--threads"),
+        (["--threads", "0"], "--threads"),
+    ],
+)
+def test_unknown_names_list_the_known(arguments, known, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments)
+    message = capsys.readouterr().err
+    assert arguments[1] in message
+    assert known in message
+
+
+def test_without_a_checkout_the_rivals_are_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "RIVALS", tmp_path / "rivals.py")
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--rivals"])
+    assert "needs a checkout of fastnn's sources" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------
+# Those who fail
+
+
+def work(**contenders):
+    """A row of relu, whose answer is known."""
+    x = np.linspace(-1, 1, 8)
+    return rows.Work(
+        "relu 8", 0, 2 * x.nbytes, partial(np.maximum, x, 0), {"numpy": lambda: x * (x > 0)} | contenders
+    )
+
+
+def fail_later(calls=2):
+    """A contender that is right first and raises an error later."""
+    x, left = np.linspace(-1, 1, 8), iter(range(calls))
+
+    def call():
+        next(left)
+        return np.maximum(x, 0)
+
+    return call
+
+
+def raising():
+    raise RuntimeError("out of order")
+
+
+class Rivals(worker.Plan):
+    """A plan of one row that is given, and of no kernels."""
+
+    patience = TINY
+
+    def rows(self):
+        return iter(())
+
+    def rival_works(self):
+        yield "activations", iter([type(self).work])
+
+
+def journal_of(tmp_path, given):
+    plan = type("Given", (Rivals,), {"work": given})(passes=2)
+    journal = worker.Journal(tmp_path / "journal")
+    worker.Bench(plan, journal).run()
+    return worker.read_journal(journal.path)
+
+
+def test_who_fails_is_named_and_the_rest_goes_on(tmp_path):
+    x = np.linspace(-1, 1, 8)
+    given = work(wrong=lambda: np.ones(8), raising=raising, late=fail_later(), right=lambda: np.maximum(x, 0))
+    entries = journal_of(tmp_path, given)
+    failed = {entry["contender"]: entry["reason"] for entry in entries if entry["event"] == "failed"}
+    assert failed.keys() == {"wrong", "raising", "late"}
+    assert failed["raising"] == "RuntimeError: out of order"
+    assert failed["wrong"].startswith("AssertionError")
+    assert failed["late"].startswith("StopIteration")
+    passes = [entry for entry in entries if entry["event"] == "measured"]
+    assert [entry["pass"] for entry in passes] == [0, 1]
+    assert all(entry["seconds"].keys() == {"numpy", "right"} for entry in passes)
+
+
+def test_rows_that_cannot_be_made_are_named(tmp_path):
+    class Plan(Rivals):
+        def rival_works(self):
+            yield "activations", (one for one in [work(), None] if one or raising())
+            yield "losses", iter([work()])
+
+    journal = worker.Journal(tmp_path / "journal")
+    worker.Bench(Plan(passes=1), journal).run()
+    failed = [entry for entry in journal.entries if entry["event"] == "failed"]
+    assert [(entry["row"], entry["contender"]) for entry in failed] == [("activations", "rivals")]
+    assert "out of order" in failed[0]["reason"]
+    measured = [entry["facts"]["family"] for entry in journal.entries if entry["event"] == "measured"]
+    assert measured == ["activations", "losses"]
+
+
+#: A worker with one row, of which a contender does something to its process.
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from fastnn.bench import rows, worker
+
+def relu():
+    return np.maximum(0.5, 0)
+
+def bad():
+    {does}
+
+class Plan(worker.Plan):
+    def rows(self):
+        return iter(())
+
+    def rival_works(self):
+        yield "one", iter([rows.Work("first", 0, 8, relu, dict(numpy=relu))])
+        yield "two", iter([rows.Work("second", 0, 8, relu, dict(numpy=relu, bad=bad, late=relu))])
+
+journal = worker.Journal(Path(sys.argv[2]))
+worker.Bench(Plan(passes=1, quick=True), journal).run()
+"""
+
+
+def run_script(monkeypatch, tmp_path, does):
+    """The command with a worker of the above kind; its status and what it wrote."""
+    output = tmp_path / "measured.json"
+    monkeypatch.setattr(command, "WORKER", (sys.executable, "-c", SCRIPT.format(does=does)))
+    return command.main(["--json", str(output)]), output
+
+
+def test_a_rival_that_kills_the_process_is_named_and_the_rest_goes_on(monkeypatch, tmp_path, capsys):
+    status, output = run_script(monkeypatch, tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert status == 0
+    document = json.loads(output.read_text(encoding="utf-8"))
+    (failure,) = document["fastnn"]["failures"]
+    assert failure["contender"] == "bad"
+    assert failure["reason"] == "the process ended with SIGKILL"
+    assert "bad failed at two: second" in capsys.readouterr().err
+    assert [set(row.figures) for row in results.load(output).rows] == [{"numpy"}, {"numpy", "late"}]
+
+
+def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path):
+    status, output = run_script(monkeypatch, tmp_path, "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)")
+    assert status == worker.INTERRUPTED
+    document = json.loads(output.read_text(encoding="utf-8"))
+    assert document["fastnn"]["interrupted"]
+    assert [row.kernel for row in results.load(output).rows] == ["first"]
+
+
+def test_a_line_that_was_being_written_is_no_line(tmp_path):
+    path = tmp_path / "journal"
+    path.write_text('{"event": "begun"}\n{"event": "mea', encoding="utf-8")
+    assert worker.read_journal(path) == [{"event": "begun"}]
+
+
+# ----------------------------------------------------------------------------------------------------
+# Timing and verdicts
+
+
+def test_contenders_take_turns():
+    order = []
+    calls = {name: partial(order.append, name) for name in ("a", "b", "c")}
+    clock = iter(np.arange(0.0, 1e6, 1.0)).__next__
+    seconds, counts = timing.interleaved(calls, clock, timing.Patience(turn=1, seconds=3, least=3, most=3))
+    assert counts == {"a": 1, "b": 1, "c": 1}
+    assert seconds == {name: [1.0] * 3 for name in calls}
+    assert order[-9:] == list("abcbcacab")
+
+
+def test_a_fast_call_is_made_often_in_a_turn():
+    _, counts = timing.interleaved({"pass": lambda: None}, __import__("time").perf_counter, timing.QUICK)
+    assert counts["pass"] > 100
+
+
+def figure(*passes):
+    return results.Figure(passes[0], passes[0], passes[0], passes)
+
+
+@pytest.mark.parametrize(
+    ("numpy", "cython", "verdict"),
+    [
+        ((2.0, 2.0), (1.0, 1.0), "win"),
+        ((1.0, 1.0), (2.0, 2.0), "loss"),
+        ((1.05, 0.9), (1.0, 1.0), "even"),
+        ((1.0, 1.0), (1.05, 0.9), "even"),
+        ((1.0, 1.0), (1.0, 1.0), "even"),
+    ],
+)
+def test_no_difference_below_the_noise_is_a_win(numpy, cython, verdict):
+    given = {"numpy": figure(*numpy), "cython": figure(*cython)}
+    row = results.Row("kernels", "activations", "relu", "n=1", "float32", 1, 0, 8, given)
+    assert row.ratio("cython").verdict == verdict
+    assert row.ratio("cython", usual=2.0).verdict == "even"
+    assert row.ratio("numba") is None
+
+
+def test_products_are_counted():
+    """Two operations for each weight at each place of the output; twice that backward."""
+    made = {row.name: row for row in rows.kernel_rows()}
+    linear = "32x784->128-float32"
+    assert made[f"linear-{linear}"].make(["numpy"]).flops == 2 * 32 * 784 * 128
+    assert made[f"linear_backward-{linear}"].make(["numpy"]).flops == 4 * 32 * 784 * 128
+    assert made["relu-n=1e4-float32"].make(["numpy"]).flops == 0
+    assert made["relu-n=1e4-float32"].make(["numpy"]).bytes == 2 * 4e4
+    conv = next(row for row in made.values() if row.kernel == "conv2d" and "1x1x28x28" in row.workload)
+    assert conv.make(["numpy"]).flops == 2 * 6 * 24 * 24 * 25
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "was not written by"),
+        ("{}", "KeyError: 'fastnn'"),
+        ('{"fastnn": {"schema": 99}}', "its schema is 99; expected 1"),
+        ('{"fastnn": {"schema": 1}, "benchmarks": [{}]}', "KeyError"),
+    ],
+)
+def test_a_file_of_another_kind_is_a_clear_error(tmp_path, text, problem):
+    path = tmp_path / "other.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(results.ResultsError, match=problem):
+        results.load(path)
+
+
+def test_the_command_is_listed():
+    finished = subprocess.run(
+        [sys.executable, "-m", "fastnn", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "bench" in finished.stdout
+    assert fastnn.bench.__doc__
