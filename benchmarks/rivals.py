@@ -5,8 +5,8 @@
 These rows are also part of `python -m fastnn bench --rivals`, whose stopwatch this is. All take turns in one process,
 round by round, and a row's figure is the median of its rounds. Every answer is compared with NumPy's in float64 before
 it is timed. The rivals get their own arrays beforehand, so that nobody is charged for a conversion, and write where
-they can be told to. "Limit" is the time that the row would take at the rate of a large matrix product of NumPy's and at
-the speed of its copies, both measured in this run.
+they can be told to. "Limit" is the time that the row would take at the rate of a large matrix product and at the
+speed of copies within the caches that hold its arrays, both measured in this run.
 
 Idle threads of some libraries spin for a while; with more than one thread the rounds therefore pause between two
 contenders.
@@ -23,13 +23,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastnn.bench.command import THREAD_VARIABLES
+from fastnn.bench.limits import Limits, measure
+from fastnn.bench.results import duration
 from fastnn.bench.rows import Call, Work, verify
 from fastnn.bench.timing import Patience, interleaved
 from fastnn.bench.worker import PAUSE
@@ -576,46 +577,6 @@ FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {
 # Measuring
 
 
-def timed(call: Call, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    return time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What this machine does with these threads: multiply-adds, and copies by how much is copied."""
-
-    flops: float
-    copies: dict[int, float]
-
-    @classmethod
-    def measure(cls) -> Limits:
-        a = random(1024, 1024)
-        product = min(timed(lambda: a @ a, 1) for _ in range(7))
-        copies = {}
-        for exponent in (14, 17, 19, 22, 25, 27):
-            source = np.ones(2**exponent // 4, np.float32)
-            target = np.empty_like(source)
-            count = max(1, 2**24 >> exponent)
-            best = min(timed(partial(np.copyto, target, source), count) for _ in range(7)) / count
-            copies[2 * source.nbytes] = 2 * source.nbytes / best
-        return cls(2 * 1024.0**3 / product, copies)
-
-    def of(self, work: Work) -> float:
-        """Seconds at full speed."""
-        size = min(self.copies, key=lambda size: abs(math.log(size / max(work.bytes, 1))))
-        return max(work.flops / self.flops, work.bytes / self.copies[size])
-
-
-def duration(seconds: float) -> str:
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
-
-
 def report(rows: list[tuple[Work, dict[str, float]]], limits: Limits) -> str:
     """A Markdown table, and what it comes to."""
     lines = [
@@ -630,7 +591,7 @@ def report(rows: list[tuple[Work, dict[str, float]]], limits: Limits) -> str:
         others = ", ".join(f"{name} {duration(value)}" for value, name in rivals[1:])
         lines.append(
             f"| {work.name} | {duration(own)} | {winner} {duration(best)} | {best / own:.2f} "
-            f"| {limits.of(work) / own:.0%} | {others} |"
+            f"| {limits.seconds(work.flops, work.bytes, 'float32') / own:.0%} | {others} |"
         )
     lost = sorted((ratio, name) for name, ratio in ratios.items() if ratio < 1)
     mean = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios.values()))
@@ -652,9 +613,7 @@ def machine(threads: int, limits: Limits) -> str:
     )
     return (
         f"{threads} thread(s), instruction set {fastnn.report()[0].module.split('.')[1]}, {versions}. Measured limits: "
-        f"{limits.flops / 1e9:.0f} GFLOP/s, copies of "
-        + ", ".join(f"{size / 2**20:.3g} MiB {rate / 1e9:.0f} GB/s" for size, rate in limits.copies.items())
-        + "."
+        f"{limits}."
     )
 
 
@@ -694,7 +653,7 @@ def main(description: str | None, families: Mapping[str, Callable[[], Iterator[W
                 file=sys.stderr,
                 flush=True,
             )
-    limits = Limits.measure()
+    limits = measure(asked.threads)
     print(machine(asked.threads, limits), "", report(rows, limits), sep="\n")
     return 0
 

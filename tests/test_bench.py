@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.bench import command, results, rows, timing, worker
+from fastnn.bench import command, limits, results, rows, timing, worker
 
 COMPARE = [sys.executable, "-m", "pytest_benchmark", "compare"]
 TINY = timing.Patience(turn=1e-5, seconds=1e-4, least=2, most=3)
@@ -39,6 +39,8 @@ def test_every_backend_is_measured_and_compared(measured):
     assert all(len(figure.passes) == 2 for row in found.timed for figure in row.figures.values())
     assert "numpy / cython: 4 rows, geometric mean" in finished.stdout
     assert "noise of a time" in finished.stdout
+    assert {1, limits.all_threads()} == found.limits.keys()
+    assert all(found.share(row, "cython") > 0 for row in found.timed)
     assert "8/8" in finished.stderr
 
 
@@ -191,6 +193,7 @@ worker.Bench(Plan(passes=1, quick=True), journal).run()
 def run_script(monkeypatch, tmp_path, does):
     """The command with a worker of the above kind; its status and what it wrote."""
     output = tmp_path / "measured.json"
+    monkeypatch.setattr(command, "measure_limits", lambda threads: LIMITS)
     monkeypatch.setattr(command, "WORKER", (sys.executable, "-c", SCRIPT.format(does=does)))
     return command.main(["--json", str(output)]), output
 
@@ -271,6 +274,45 @@ def test_products_are_counted():
     assert made["relu-n=1e4-float32"].make(["numpy"]).bytes == 2 * 4e4
     conv = next(row for row in made.values() if row.kernel == "conv2d" and "1x1x28x28" in row.workload)
     assert conv.make(["numpy"]).flops == 2 * 6 * 24 * 24 * 25
+
+
+LIMITS = limits.Limits(
+    {"float32": 1e11, "float64": 5e10},
+    (limits.Level("L1", 1e4, 1e11), limits.Level("memory", float("inf"), 1e10)),
+)
+
+
+def test_a_limit_is_that_of_the_operations_or_of_the_memory():
+    assert LIMITS.seconds(1e9, 1e3, "float32") == 1e9 / 1e11
+    assert LIMITS.seconds(1e9, 1e3, "float64") == 1e9 / 5e10
+    assert LIMITS.seconds(0, 1e4, "float32") == 1e4 / 1e11
+    assert LIMITS.seconds(0, 1e5, "float32") == 1e5 / 1e10
+    assert limits.Limits.parse(json.loads(json.dumps(LIMITS.as_json()))) == LIMITS
+
+
+def test_limits_are_measured(monkeypatch):
+    monkeypatch.setattr(limits, "ORDER", 64)
+    monkeypatch.setattr(limits, "LARGEST", 2**20)
+    monkeypatch.setattr(limits, "LEAST", 1e-4)
+    monkeypatch.setattr(limits, "cache_sizes", lambda: {"L1": 2**15, "L2": 2**20})
+    found = limits.measure(2)
+    assert limits.Limits.parse(found.as_json()) == found
+    assert [level.name for level in found.levels] == ["L1", "memory"]
+    assert "GFLOP/s" in str(found)
+
+
+def test_caches_are_those_of_the_system_or_usual_ones(monkeypatch, tmp_path):
+    for index, (level, kind, size) in enumerate(
+        [(1, "Data", "48K"), (1, "Instruction", "32K"), (2, "Unified", "2M")]
+    ):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        for name, value in (("level", level), ("type", kind), ("size", size)):
+            (folder / name).write_text(f"{value}\n", encoding="utf-8")
+    monkeypatch.setattr(limits, "SYSTEM", tmp_path)
+    assert limits.cache_sizes() == {"L1": 48 * 2**10, "L2": 2**21}
+    monkeypatch.setattr(limits, "SYSTEM", tmp_path / "none")
+    assert limits.cache_sizes() == limits.CACHES
 
 
 @pytest.mark.parametrize(

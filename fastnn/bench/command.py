@@ -21,6 +21,8 @@ from typing import Any
 from fastnn import _select
 from fastnn._contract import KERNELS
 from fastnn.bench import record, results
+from fastnn.bench.limits import all_threads
+from fastnn.bench.limits import measure as measure_limits
 from fastnn.bench.rows import BACKENDS, CALLS, DTYPES
 from fastnn.bench.worker import INTERRUPTED, RIVALS, Journal, Plan, load_rivals, read_journal
 from fastnn.io import write_whole
@@ -99,6 +101,10 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         largest=QUICK_LARGEST if asked.quick else None,
         rivals=asked.rivals,
     )
+    sys.stderr.write("measuring what the machine can do\n")
+    limits = {
+        str(count): measure_limits(count).as_json() for count in sorted({1, *asked.threads, all_threads()})
+    }
     journals: dict[int, list[dict[str, Any]]] = {}
     status = 0
     with tempfile.TemporaryDirectory(prefix="fastnn-bench-") as folder:
@@ -116,6 +122,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         "complete": not (status or asked.quick or asked.only or asked.backends),
         "interrupted": status == INTERRUPTED,
         "unavailable": unavailable,
+        "limits": limits,
     }
     result = record.document(journals, record.machine_info(asked.threads, rivals=asked.rivals), own)
     asked.json.parent.mkdir(parents=True, exist_ok=True)

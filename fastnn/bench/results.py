@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastnn.bench.limits import Limits
 from fastnn.bench.record import SCHEMA
 
 BASELINE = "numpy"
@@ -103,6 +104,18 @@ class Results:
     revision: str
     rows: tuple[Row, ...]
     own: Mapping[str, Any]
+    #: Of the machine, by the number of threads.
+    limits: Mapping[int, Limits]
+
+    def limit(self, row: Row) -> float | None:
+        """Seconds that the row takes at least on this machine; None where that was not measured."""
+        limits = self.limits.get(row.threads)
+        return limits.seconds(row.flops, row.bytes, row.dtype) if limits else None
+
+    def share(self, row: Row, contender: str) -> float | None:
+        """Of the limit that the contender reaches; above 1 where it needs fewer operations than are counted."""
+        limit = self.limit(row)
+        return limit / row.figures[contender].median if limit and contender in row.figures else None
 
     @property
     def timed(self) -> list[Row]:
@@ -175,7 +188,8 @@ def parse(document: Mapping[str, Any]) -> Results:
         row.figures[str(params["backend_name"])] = _figure(benchmark["stats"], extra)
     machine = {str(name): str(value) for name, value in document["machine_info"]["fastnn"].items()}
     revision = str(document["commit_info"]["id"])[:12] + ("+" if document["commit_info"]["dirty"] else "")
-    return Results(machine, str(document["datetime"]), revision, tuple(rows.values()), own)
+    limits = {int(threads): Limits.parse(given) for threads, given in own["limits"].items()}
+    return Results(machine, str(document["datetime"]), revision, tuple(rows.values()), own, limits)
 
 
 def _figure(stats: Mapping[str, Any], extra: Mapping[str, Any]) -> Figure:
@@ -209,7 +223,10 @@ def text(results: Results) -> str:
     lines = []
     for row in results.timed:
         times = ", ".join(f"{name} {duration(figure.median)}" for name, figure in row.figures.items())
-        lines.append(f"{row.family}: {row.name}: {times}")
+        best = next((name for name in OWN if name in row.figures), None)
+        share = results.share(row, best) if best else None
+        told = "" if share is None else f"; {best} at {share:.0%} of the limit"
+        lines.append(f"{row.family}: {row.name}: {times}{told}")
     lines.append("")
     for name, baseline, ratios in compared(results):
         verdicts = [ratio.verdict for ratio in ratios.values()]
@@ -222,6 +239,7 @@ def text(results: Results) -> str:
             for row, ratio in ratios.items()
             if ratio.verdict == "loss"
         ]
+    lines += [f"limits, threads {threads}: {limits}" for threads, limits in results.limits.items()]
     return "\n".join([*lines, f"noise of a time: {results.noise:.1%}, the median over rows"])
 
 
