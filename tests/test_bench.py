@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.bench import command, limits, results, rows, timing, worker
+from fastnn.bench import command, compare, limits, results, rows, timing, worker
 
 COMPARE = [sys.executable, "-m", "pytest_benchmark", "compare"]
 TINY = timing.Patience(turn=1e-5, seconds=1e-4, least=2, most=3)
@@ -72,6 +72,7 @@ def test_pytest_benchmark_compares_the_file(measured):
         (["--dtypes", "float8"], "float32, float64"),
         (["--threads", "none"], "--threads"),
         (["--threads", "0"], "--threads"),
+        (["--margin", "-5"], "--margin"),
     ],
 )
 def test_unknown_names_list_the_known(arguments, known, capsys):
@@ -262,6 +263,71 @@ def test_no_difference_below_the_noise_is_a_win(numpy, cython, verdict):
     assert row.ratio("cython").verdict == verdict
     assert row.ratio("cython", usual=2.0).verdict == "even"
     assert row.ratio("numba") is None
+
+
+def run_of(figures, **changes):
+    """Results with one row of relu."""
+    row = results.Row("kernels", "activations", "relu", "n=1e4", "float32", 1, 0, 8e4, figures)
+    machine = {"processor": "P", "instruction set": "avx2"} | changes
+    return results.Results(machine, "2026-01-02", "abc", (row,), {}, {1: LIMITS})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ((1.0, 1.0), (1.09, 1.09), "same"),
+        ((1.0, 1.0), (1.11, 1.11), "slower"),
+        ((1.0, 0.9), (1.15, 1.15), "same"),
+        ((1.0, 1.0), (0.8, 0.8), "faster"),
+        ((1.0, 1.0), (0.95, 0.95), "same"),
+    ],
+)
+def test_a_row_is_slower_by_more_than_noise_and_margin(old, new, verdict):
+    comparison = compare.compare(run_of({"cython": figure(*old)}), run_of({"cython": figure(*new)}), 0.1)
+    (change,) = comparison.changes
+    assert change.verdict == verdict
+    assert (verdict == "same") == (f"{verdict}: cython, activations: relu n=1e4" not in str(comparison))
+
+
+def test_what_only_one_run_has_is_told():
+    old = run_of({"numpy": figure(1.0), "cython": figure(1.0), "numba": figure(1.0)})
+    comparison = compare.compare(old, run_of({"cython": figure(1.0)}, processor="Q"))
+    assert "not measured this time: numba, activations: relu n=1e4" in str(comparison)
+    assert "warning: another processor: P before, Q now" in str(comparison)
+    assert compare.compare(run_of({}), old).added == tuple(
+        f"{name}, activations: relu n=1e4" for name in ("cython", "numba")
+    )
+
+
+@pytest.mark.parametrize(("factor", "status"), [(0.01, 1), (100, 0)])
+def test_the_exit_status_tells_whether_a_row_became_slower(measured, tmp_path, monkeypatch, factor, status):
+    """The run of before, were it so much faster or slower, is what is compared with."""
+    document = json.loads(measured[1].read_text(encoding="utf-8"))
+    for one in document["benchmarks"]:
+        stats, extra = one["stats"], one["extra_info"]
+        stats.update({name: stats[name] * factor for name in ("median", "q1", "q3")})
+        extra["passes"] = [seconds * factor for seconds in extra["passes"]]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr(command, "measure_limits", lambda threads: LIMITS)
+    asked = [
+        "--quick",
+        "--only",
+        "softsign",
+        "--backends",
+        "numpy,cython",
+        "--json",
+        str(tmp_path / "new.json"),
+    ]
+    assert command.main([*asked, "--compare", str(old)]) == status
+
+
+def test_another_schema_is_refused_before_anything_is_measured(tmp_path, capsys):
+    old = tmp_path / "old.json"
+    old.write_text('{"benchmarks": [], "version": "5.0"}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--compare", str(old)])
+    assert "old.json was not written by" in capsys.readouterr().err
 
 
 def test_products_are_counted():

@@ -8,6 +8,8 @@
     the process that measures, with its threads pinned, and writes a journal;
 `record`
     from the journal to pytest-benchmark's JSON;
+`results`, `compare`
+    what that says: ratios with their noise, shares of the machine's `limits`, changes since an older run;
 `command`
     the command.
 

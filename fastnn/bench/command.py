@@ -21,6 +21,7 @@ from typing import Any
 from fastnn import _select
 from fastnn._contract import KERNELS
 from fastnn.bench import record, results
+from fastnn.bench.compare import MARGIN, compare
 from fastnn.bench.limits import all_threads
 from fastnn.bench.limits import measure as measure_limits
 from fastnn.bench.rows import BACKENDS, CALLS, DTYPES
@@ -68,6 +69,14 @@ def counts(text: str) -> tuple[int, ...]:
     return given
 
 
+def percentage(text: str) -> float:
+    """A fraction, from a number that may have its sign."""
+    value = float(text.removesuffix("%")) / 100
+    if not 0 <= value < 10:
+        raise ValueError
+    return value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("--quick", action="store_true", help="fewer rounds, without the longest workloads")
@@ -84,10 +93,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=counts, default=(1,), metavar="1,2", help="default: 1")
     parser.add_argument("--json", type=Path, default=OUTPUT, help=f"what is written; default: {OUTPUT}")
 
+    parser.add_argument(
+        "--compare", type=Path, metavar="OLD.json", help="fail where a row became slower than there"
+    )
+    parser.add_argument(
+        "--margin",
+        type=percentage,
+        default=MARGIN,
+        metavar="PERCENT",
+        help=f"what a row may be slower by, beside noise; default: {MARGIN:.0%}",
+    )
+
 
 def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Measure and write; the exit status."""
     _refuse_unknown(asked, parser)
+    try:
+        old = results.load(asked.compare) if asked.compare else None
+    except results.ResultsError as error:
+        parser.error(str(error))
     unavailable = {name: reason for name in BACKENDS if (reason := _select.why_unavailable(name))}
     backends = tuple(name for name in BACKENDS if name in (asked.backends or BACKENDS))
     for name in unavailable:
@@ -127,12 +151,16 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     result = record.document(journals, record.machine_info(asked.threads, rivals=asked.rivals), own)
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     write_whole(asked.json, record.encoded(result))
-    sys.stdout.write(results.text(results.parse(result)) + "\n")
+    new = results.parse(result)
+    sys.stdout.write(results.text(new) + "\n")
     for failure in result["fastnn"]["failures"]:
         sys.stderr.write("{contender} failed at {row}: {reason}\n".format_map(failure))
     sys.stderr.write(f"{len(result['benchmarks'])} benchmarks are in {asked.json}\n")
     wrong = any(failure["contender"] in BACKENDS for failure in result["fastnn"]["failures"])
-    return status or int(wrong)
+    comparison = compare(old, new, asked.margin) if old else None
+    if comparison:
+        sys.stdout.write(f"\ncompared with {asked.compare}\n{comparison}\n")
+    return status or int(wrong or bool(comparison and comparison.of("slower")))
 
 
 def _refuse_unknown(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
