@@ -1,6 +1,7 @@
 """`python -m fastnn bench`: what is measured, what is written, and what becomes of those who fail."""
 
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 
 import fastnn
+from fastnn import _select
 from fastnn.bench import command, compare, limits, results, rows, timing, worker
 
+pytest.importorskip("threadpoolctl")
+of_posix = pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 COMPARE = [sys.executable, "-m", "pytest_benchmark", "compare"]
 TINY = timing.Patience(turn=1e-5, seconds=1e-4, least=2, most=3)
 
@@ -24,13 +28,14 @@ def bench(*arguments):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """A short run: what it says, and the file that it wrote."""
+    if reason := _select.why_unavailable("cython"):
+        pytest.skip(reason)
     path = tmp_path_factory.mktemp("bench") / "measured.json"
     finished = bench("--quick", "--only", "softsign", "--backends", "numpy,cython", "--json", path)
     assert finished.returncode == 0, finished.stderr
     return finished, path
 
 
-@pytest.mark.kernels("softsign")
 def test_every_backend_is_measured_and_compared(measured):
     finished, path = measured
     found = results.load(path)
@@ -199,6 +204,7 @@ def run_script(monkeypatch, tmp_path, does):
     return command.main(["--json", str(output)]), output
 
 
+@of_posix
 def test_a_rival_that_kills_the_process_is_named_and_the_rest_goes_on(monkeypatch, tmp_path, capsys):
     status, output = run_script(monkeypatch, tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
     assert status == 0
@@ -210,6 +216,7 @@ def test_a_rival_that_kills_the_process_is_named_and_the_rest_goes_on(monkeypatc
     assert [set(row.figures) for row in results.load(output).rows] == [{"numpy"}, {"numpy", "late"}]
 
 
+@of_posix
 def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path):
     status, output = run_script(monkeypatch, tmp_path, "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)")
     assert status == worker.INTERRUPTED

@@ -40,7 +40,7 @@ MAY_IMPORT = {
         *NUMPY,
         PUBLIC_NAMES,
         *("fastnn._contract", "fastnn._select", "fastnn.bench", "fastnn.io", "fastnn.testing"),
-        *("pytest_benchmark", "threadpoolctl", "tqdm"),
+        *("pytest_benchmark", "threadpoolctl", "tqdm", "itables", "jinja2", "markupsafe", "plotly"),
     ),
     "fastnn.data": (*NUMPY, "fastnn.init", "fastnn.io", "fastnn_ext.checks", "sklearn"),
     "fastnn.init": NUMPY,

@@ -10,6 +10,8 @@
     from the journal to pytest-benchmark's JSON;
 `results`, `compare`
     what that says: ratios with their noise, shares of the machine's `limits`, changes since an older run;
+`page`
+    the same for readers, as one HTML file;
 `command`
     the command.
 

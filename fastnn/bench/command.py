@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from typing import Any
 
 from fastnn import _select
 from fastnn._contract import KERNELS
-from fastnn.bench import record, results
+from fastnn.bench import page, record, results
 from fastnn.bench.compare import MARGIN, compare
 from fastnn.bench.limits import all_threads
 from fastnn.bench.limits import measure as measure_limits
@@ -91,6 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rivals", action="store_true", help="also PyTorch, JAX, ONNX Runtime, ... (checkout)"
     )
     parser.add_argument("--threads", type=counts, default=(1,), metavar="1,2", help="default: 1")
+    parser.add_argument(
+        "--html", type=Path, metavar="PAGE.html", help="a page for readers; needs the extra report"
+    )
+    parser.add_argument(
+        "--show", type=Path, metavar="MEASURED.json", help="an earlier run again, instead of a new one"
+    )
     parser.add_argument("--json", type=Path, default=OUTPUT, help=f"what is written; default: {OUTPUT}")
 
     parser.add_argument(
@@ -106,12 +113,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Measure and write; the exit status."""
+    """Measure, write and report; the exit status."""
     _refuse_unknown(asked, parser)
     try:
         old = results.load(asked.compare) if asked.compare else None
+        shown = results.load(asked.show) if asked.show else None
     except results.ResultsError as error:
         parser.error(str(error))
+    status = 0
+    if shown is None:
+        status, document = _measured(asked)
+        if document is None:
+            sys.stderr.write("nothing was measured\n")
+            return status or 1
+        shown = results.parse(document)
+    comparison = compare(old, shown, asked.margin) if old else None
+    sys.stdout.write(results.text(shown) + "\n")
+    if comparison:
+        sys.stdout.write(f"\ncompared with {asked.compare}\n{comparison}\n")
+    if asked.html:
+        asked.html.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(asked.html, page.render(shown, comparison, str(asked.compare)).encode())
+        sys.stderr.write(f"the page is {asked.html}\n")
+    wrong = any(failure["contender"] in BACKENDS for failure in shown.own["failures"])
+    return status or int(wrong or bool(comparison and comparison.of("slower")))
+
+
+def _measured(asked: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
+    """The exit status, and what was measured and written, if anything."""
     unavailable = {name: reason for name in BACKENDS if (reason := _select.why_unavailable(name))}
     backends = tuple(name for name in BACKENDS if name in (asked.backends or BACKENDS))
     for name in unavailable:
@@ -129,18 +158,9 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     limits = {
         str(count): measure_limits(count).as_json() for count in sorted({1, *asked.threads, all_threads()})
     }
-    journals: dict[int, list[dict[str, Any]]] = {}
-    status = 0
-    with tempfile.TemporaryDirectory(prefix="fastnn-bench-") as folder:
-        for threads in asked.threads:
-            if status != INTERRUPTED:
-                journal = Path(folder) / f"{threads}.jsonl"
-                outcome = measure(dataclasses.replace(plan, threads=threads), journal)
-                journals[threads] = read_journal(journal)
-                status = max(status, outcome)
+    status, journals = _journals(plan, asked.threads)
     if not any(entry["event"] == "measured" for entries in journals.values() for entry in entries):
-        sys.stderr.write("nothing was measured\n")
-        return status or 1
+        return status, None
     own = {
         "plan": {**dataclasses.asdict(plan), "threads": asked.threads},
         "complete": not (status or asked.quick or asked.only or asked.backends),
@@ -148,26 +168,35 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         "unavailable": unavailable,
         "limits": limits,
     }
-    result = record.document(journals, record.machine_info(asked.threads, rivals=asked.rivals), own)
+    document = record.document(journals, record.machine_info(asked.threads, rivals=asked.rivals), own)
     asked.json.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(asked.json, record.encoded(result))
-    new = results.parse(result)
-    sys.stdout.write(results.text(new) + "\n")
-    for failure in result["fastnn"]["failures"]:
+    write_whole(asked.json, record.encoded(document))
+    for failure in document["fastnn"]["failures"]:
         sys.stderr.write("{contender} failed at {row}: {reason}\n".format_map(failure))
-    sys.stderr.write(f"{len(result['benchmarks'])} benchmarks are in {asked.json}\n")
-    wrong = any(failure["contender"] in BACKENDS for failure in result["fastnn"]["failures"])
-    comparison = compare(old, new, asked.margin) if old else None
-    if comparison:
-        sys.stdout.write(f"\ncompared with {asked.compare}\n{comparison}\n")
-    return status or int(wrong or bool(comparison and comparison.of("slower")))
+    sys.stderr.write(f"{len(document['benchmarks'])} benchmarks are in {asked.json}\n")
+    return status, document
+
+
+def _journals(plan: Plan, threads: Sequence[int]) -> tuple[int, dict[int, list[dict[str, Any]]]]:
+    """The exit status, and what the processes wrote down, by their number of threads."""
+    journals, status = {}, 0
+    with tempfile.TemporaryDirectory(prefix="fastnn-bench-") as folder:
+        for count in threads:
+            if status != INTERRUPTED:
+                journal = Path(folder) / f"{count}.jsonl"
+                status = max(status, measure(dataclasses.replace(plan, threads=count), journal))
+                journals[count] = read_journal(journal)
+    return status, journals
 
 
 def _refuse_unknown(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Errors of the command line: names that nothing has, and what is not installed."""
-    missing = [name for name in NEEDED if not _is_installed(name)]
-    if missing:
-        parser.error(f'{", ".join(missing)} missing; install the extra: pip install "fastnn-kernels[bench]"')
+    extras = {"bench": NEEDED, "report": page.NEEDED if asked.html else ()}
+    for extra, needed in extras.items():
+        if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+            parser.error(
+                f'{", ".join(missing)} missing; install the extra: pip install "fastnn-kernels[{extra}]"'
+            )
     families = {CALLS, *KERNELS, *(kernel.family for kernel in KERNELS.values())}
     if asked.rivals:
         if not RIVALS.exists():
@@ -178,12 +207,6 @@ def _refuse_unknown(asked: argparse.Namespace, parser: argparse.ArgumentParser) 
         unknown = [name for name in getattr(asked, option) if name not in expected]
         if unknown:
             parser.error(f"--{option}: unknown {', '.join(unknown)}; known are {', '.join(sorted(expected))}")
-
-
-def _is_installed(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
 
 
 def measure(plan: Plan, journal: Path) -> int:

@@ -168,7 +168,7 @@ def load(path: Path) -> Results:
 
 def parse(document: Mapping[str, Any]) -> Results:
     """The results in the JSON."""
-    own = document["fastnn"]
+    own = {"failures": [], **document["fastnn"]}
     if own["schema"] != SCHEMA:
         raise ValueError(f"its schema is {own['schema']!r}; expected {SCHEMA}")
     rows: dict[tuple[Any, ...], Row] = {}
