@@ -143,6 +143,12 @@ def _time(seconds: Any) -> float:
     return float(f"{seconds:.4g}")
 
 
+def refuse_incomplete(path: Path) -> None:
+    """A quick, partial or interrupted run is for its terminal, not for pages."""
+    if not _read_json(path).get("fastnn", {}).get("complete", True):
+        raise ReportError(f"{path} is not a complete run; --print shows what it says")
+
+
 def keep(results: Results, folder: Path) -> Path:
     """Write what the report needs of `results` to the file of their machine; its path."""
     rows = ",\n".join(json.dumps({"id": row.id, "seconds": row.seconds}) for row in results.rows)
@@ -360,6 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
                 sys.stderr.write(f"{page} does not say what {path} says; run benchmarks/report.py\n")
             return 1 if stale else 0
         if asked.measured:
+            refuse_incomplete(asked.measured)
             keep(results, asked.results)
         for page, text in pages(results, asked.readme, asked.full).items():
             page.parent.mkdir(parents=True, exist_ok=True)

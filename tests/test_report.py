@@ -167,6 +167,17 @@ def test_print_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (folder / "results").exists()
 
 
+def test_an_incomplete_run_is_not_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = {**SMALL, "fastnn": {"complete": False}}
+    (folder / "measured.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        _run(folder, str(folder / "measured.json"))
+    assert "is not a complete run; --print shows what it says" in capsys.readouterr().err
+    assert _readme(folder) == PAGE
+    assert not (folder / "results").exists()
+    assert _run(folder, str(folder / "measured.json"), "--print") == 0
+
+
 WITHOUT_MACHINE = {**SMALL, "machine_info": {}}
 WITHOUT_NUMPY = _document(_benchmark("relu", "cython", 1e-6))
 IMPOSSIBLE = _document(_benchmark("relu", "numpy", 0.0))
