@@ -1,7 +1,8 @@
 """The stopwatch: contenders take turns, round by round, so that a busy moment of the machine meets them all.
 
-A turn calls a contender as often as the clock needs, after one call that is not counted. The order of a round begins
-with another contender each time.
+A turn calls a contender as often as the clock needs, after one call that is not counted: it finds its arrays in the
+caches as it left them itself, not as another contender did. Calls that take many times a turn do without. The order of
+a round begins with another contender each time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from timeit import Timer
 from typing import Any
 
 from fastnn.bench.rows import Call, Statement
+
+#: A call that takes so many turns is not made once more to warm the caches.
+LONG = 10
 
 Clock = Callable[[], float]
 
@@ -67,19 +71,19 @@ def interleaved(
     """Seconds of a call of each contender, one figure for each round; and the calls in a turn."""
     timers = {name: timer_of(call, clock) for name, call in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in timers}
-    counts, spent = {}, 0.0
+    counts: dict[str, int] = {}
+    turns: dict[str, float] = {}
     for name in timers:
         with _naming(name):
-            counts[name], elapsed = _calls_in_a_turn(timers[name], patience.turn)
-            spent += elapsed
-    share = spent / max(len(timers), 1)
-    rounds = max(patience.least, min(patience.most, math.floor(patience.seconds / max(share, 1e-9))))
+            counts[name], turns[name] = _calls_in_a_turn(timers[name], patience.turn)
+    mean = sum(turns.values()) / max(len(turns), 1)
+    rounds = max(patience.least, min(patience.most, math.floor(patience.seconds / max(mean, 1e-9))))
     names = list(timers)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             time.sleep(patience.pause)
             with _naming(name):
-                if counts[name] > 1 or patience.pause:
+                if turns[name] < LONG * patience.turn:
                     timers[name].timeit(1)
                 seconds[name].append(timers[name].timeit(counts[name]) / counts[name])
     return seconds, counts
