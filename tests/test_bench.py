@@ -217,12 +217,21 @@ def test_a_rival_that_kills_the_process_is_named_and_the_rest_goes_on(monkeypatc
 
 
 @of_posix
-def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path):
-    status, output = run_script(monkeypatch, tmp_path, "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path, sent):
+    does = f"os.kill(os.getppid(), signal.{sent}); time.sleep(60)"
+    status, output = run_script(monkeypatch, tmp_path, does)
     assert status == worker.INTERRUPTED
     document = json.loads(output.read_text(encoding="utf-8"))
     assert document["fastnn"]["interrupted"]
     assert [row.kernel for row in results.load(output).rows] == ["first"]
+
+
+def test_a_file_that_cannot_be_written_is_a_clear_error(measured, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--show", str(measured[1]), "--html", str(tmp_path / "file" / "page.html")])
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_a_line_that_was_being_written_is_no_line(tmp_path):

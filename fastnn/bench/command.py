@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,25 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     add_arguments(parser)
-    return run(parser.parse_args(arguments), parser)
+    try:
+        with _terminated_is_interrupted():
+            return run(parser.parse_args(arguments), parser)
+    except OSError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted before anything was measured\n")
+        return INTERRUPTED
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """A job that is ended from outside keeps what was measured, as after Ctrl-C."""
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def names(text: str) -> tuple[str, ...]:
