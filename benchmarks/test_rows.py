@@ -17,14 +17,14 @@ from fastnn.bench.rows import BACKENDS, Row, call_rows, kernel_rows, small_enoug
 TESTED = 1e5
 
 
-def tested_backends() -> list[str]:
+def backends_of_tests() -> list[str]:
     """Those that FASTNN_TEST_BACKENDS requires, or that are here."""
     required = os.environ.get("FASTNN_TEST_BACKENDS")
     wanted = required.split(",") if required else available_backends()
     return [name for name in BACKENDS if name in wanted]
 
 
-@pytest.mark.parametrize("backend", tested_backends())
+@pytest.mark.parametrize("backend", backends_of_tests())
 @pytest.mark.parametrize(
     "row", small_enough([*kernel_rows(), *call_rows()], TESTED), ids=lambda row: row.name
 )
