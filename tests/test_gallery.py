@@ -1,4 +1,4 @@
-"""The scripts of docs/gallery.md and docs/notes.md: what their tables claim is so, and their pictures are those of the page."""
+"""The scripts of docs/gallery.md and docs/notes.md: what they print and draw is so, and is what the pages show."""
 
 import re
 import runpy
