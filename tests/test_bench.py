@@ -414,9 +414,9 @@ def test_a_file_of_another_kind_is_a_clear_error(tmp_path, text, problem):
         results.load(path)
 
 
-def test_the_command_is_listed():
-    finished = subprocess.run(
-        [sys.executable, "-m", "fastnn", "--help"], capture_output=True, text=True, check=True
-    )
-    assert "bench" in finished.stdout
+def test_the_command_is_listed_and_explains_itself():
+    for options, expected in ((["--help"], "bench"), (["bench", "--help"], "--margin PERCENT")):
+        command = [sys.executable, "-m", "fastnn", *options]
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert expected in finished.stdout
     assert fastnn.bench.__doc__

@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=percentage,
         default=MARGIN,
         metavar="PERCENT",
-        help=f"what a row may be slower by, beside noise; default: {MARGIN:.0%}",
+        help=f"what a row may be slower by, beside noise; default: {100 * MARGIN:g}",
     )
 
 
