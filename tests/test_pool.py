@@ -770,7 +770,7 @@ def test_the_count_is_restored_after_an_error():
 
 
 def test_info_says_how_many():
-    said = runs("from fastnn.__main__ import info; print(info())", FASTNN_NUM_THREADS="3")
+    said = runs("from fastnn.cli.info import info; print(info())", FASTNN_NUM_THREADS="3")
     line = next(line for line in said.splitlines() if line.startswith("threads "))
     if fastnn.available_backends()[0] == "cython" and sys.platform != "win32":
         assert line.split(maxsplit=1)[1] == "3 at most in a compiled kernel, from FASTNN_NUM_THREADS"
