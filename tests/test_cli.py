@@ -237,6 +237,8 @@ def test_the_history_is_drawn(folder, run):
         assert Path(name).read_bytes().startswith(begins)
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of the definitions
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_loss_that_is_no_number(folder, run):
     status, out, err = train(run, "--lr", "1e30", "--save", "m")
     assert status == 1
