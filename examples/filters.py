@@ -11,24 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fastnn import data, init, nn, optim, plot, train
-
-
-def network() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, activation="relu"),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1, activation="relu"),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(128, 10),
-    ).initialize(init.he_normal, random_state=0)
+from fastnn import data, demo, nn, optim, plot, train
 
 
 def learn() -> tuple[nn.Sequential, train.History, tuple[np.ndarray, np.ndarray]]:
     """The network after ten epochs, their history, and the test digits."""
     training, test = data.split(*data.load_digits(), random_state=0)
-    model = network()
+    model = demo.network()
     history = train.fit(
         model,
         *training,

@@ -19,7 +19,7 @@ def made(kind: str, known: Mapping[str, Callable[..., Any]], description: Any, *
     name, options = entries.get("type"), {k: v for k, v in entries.items() if k != "type"}
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"unknown {kind} {name!r}; expected one of {', '.join(known)}")
-    signature = _signature(known[name])
+    signature = signature_of(known[name])
     try:
         signature.bind(*arguments, **options)
     except TypeError as error:
@@ -28,7 +28,7 @@ def made(kind: str, known: Mapping[str, Callable[..., Any]], description: Any, *
     return known[name](*arguments, **options)
 
 
-def _signature(one: Callable[..., Any]) -> inspect.Signature:
+def signature_of(one: Callable[..., Any]) -> inspect.Signature:
     """How it is called; a layer's `__new__` would hide its constructor."""
     if not isinstance(one, type):
         return inspect.signature(one)

@@ -259,7 +259,9 @@ def test_a_layer_keeps_its_values_when_it_joins_a_network():
 
 def test_a_description_takes_no_memory():
     layers = nn.Linear(2**30, 2**30), nn.Conv2d(2**20, 2**20, 1000)
-    nn.Sequential(*layers, nn.BatchNorm1d(2**30), nn.LayerNorm((2**30, 2**30))).summary()
+    model = nn.Sequential(*layers, nn.BatchNorm1d(2**30), nn.LayerNorm((2**30, 2**30)))
+    parameters = (2**60 + 2**30) + (2**40 * 10**6 + 2**20) + 2 * 2**30 + 2 * 2**60
+    assert model.summary().endswith(f"{parameters:,}")
 
 
 def test_results_are_the_callers_and_buffers_are_used_again():

@@ -70,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    subparsers = parser.add_subparsers(
-        dest="command", required=True, metavar="{info,demo,bench,train,predict,trace}"
-    )
+    subparsers = parser.add_subparsers(dest="command", required=True)
     subparsers.add_parser("bench", help="measure every kernel by every backend; bench --help tells how")
     for name, run, about, add_options in (
         ("info", _info, "versions, processor, and which backend stands behind each kernel", None),
@@ -85,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         if add_options:
             add_options(added)
+    subparsers.metavar = f"{{{','.join(subparsers.choices)}}}"  # for the error where no command is given
     return parser
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastnn._described import signature_of
 from fastnn.init import Initializer, RandomState
 from fastnn.nn._parameters import Buffer, Parameter, Parameters, gather
 from fastnn.nn._plan import Plan, Stage, stage
@@ -308,8 +309,7 @@ class Layer(ABC):
     @classmethod
     def _signature(cls) -> inspect.Signature:
         """How the constructor is called."""
-        signature = inspect.signature(cls.__init__)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
+        return signature_of(cls)
 
     def __repr__(self) -> str:
         parameters = self._signature().parameters
