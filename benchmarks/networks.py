@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -310,12 +310,12 @@ def step_rows() -> Iterator[Work]:
             **{"torch channels last": in_torch(training, fused=True, channels_last=True)},
             jax=in_jax(training),
         )
-        changes = Changes(training.model())
+        changes = Changes(training.model(), by_definition(training))
         yield Work(
             training.name,
             flops(training.model(), training.shape),
             0,
-            partial(changes.of_exact, by_definition(training)),
+            changes.exact,
             contenders,
             {name: partial(changes.of, call) for name, call in contenders.items()},
             TOLERANCE,
@@ -325,26 +325,29 @@ def step_rows() -> Iterator[Work]:
 class Changes:
     """Loss, and how parameters change in a call, with the largest change of each in the exact answer as 1."""
 
-    def __init__(self, model: nn.Sequential) -> None:
+    def __init__(self, model: nn.Sequential, definition: Call) -> None:
         self.before = [one.data.astype(np.float64) for one in model.parameters()]
-        self.scales: list[float] = []
+        self.definition = definition
 
-    def of_exact(self, call: Call) -> list[Any]:
-        loss, *changes = self._of(call)
-        self.scales = [float(np.abs(change).max()) for change in changes]
-        return self._scaled(loss, changes)
+    def exact(self) -> list[np.ndarray]:
+        return self._scaled(self._unscaled)
 
-    def of(self, call: Call) -> list[Any]:
-        loss, *changes = self._of(call)
-        return self._scaled(loss, changes)
+    def of(self, call: Call) -> list[np.ndarray]:
+        return self._scaled(self._of(call))
 
-    def _of(self, call: Call) -> list[Any]:
+    @cached_property
+    def _unscaled(self) -> list[np.ndarray]:
+        return self._of(self.definition)
+
+    def _of(self, call: Call) -> list[np.ndarray]:
         loss, parameters = call()
         pairs = zip(parameters, self.before, strict=True)
         return [np.asarray(loss), *(np.asarray(after, np.float64) - before for after, before in pairs)]
 
-    def _scaled(self, loss: Any, changes: list[np.ndarray]) -> list[Any]:
-        return [loss, *(change / scale for change, scale in zip(changes, self.scales, strict=True))]
+    def _scaled(self, answer: list[np.ndarray]) -> list[np.ndarray]:
+        loss, *changes = answer
+        largest = (np.abs(exact).max() for exact in self._unscaled[1:])
+        return [loss, *(change / scale for change, scale in zip(changes, largest, strict=True))]
 
 
 def flops(model: nn.Sequential, shape: tuple[int, ...]) -> float:
@@ -463,13 +466,12 @@ def epoch_rows() -> Iterator[Work]:
         torch=epoch_in_torch(training, x, labels),
         jax=epoch_in_jax(training, x, labels),
     )
-    changes = Changes(training.model())
-    exact = epoch_in_fastnn(training, x.astype(np.float64), labels)
+    changes = Changes(training.model(), epoch_in_fastnn(training, x.astype(np.float64), labels))
     yield Work(
         "digits, an epoch of MLPClassifier(100)",
         flops(training.model(), x.shape),
         0,
-        partial(changes.of_exact, exact),
+        changes.exact,
         contenders,
         {name: partial(changes.of, call) for name, call in contenders.items()},
         TOLERANCE,

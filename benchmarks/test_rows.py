@@ -6,6 +6,7 @@ With `--benchmark-enable` pytest-benchmark times them, one after the other; `mak
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -35,3 +36,13 @@ def test_row(row: Row, backend: str, benchmark: BenchmarkFixture) -> None:
     benchmark(work.contenders[backend])
     if work.afterwards is not None:
         work.afterwards()
+
+
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_networks_answer_alike():
+    import networks  # the script beside this file
+
+    for make in networks.FAMILIES.values():
+        for work in make():
+            for contender in work.answers or work.contenders:
+                verify(work, contender)
