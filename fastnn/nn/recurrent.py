@@ -169,9 +169,8 @@ class Last(Layer):
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
         n, steps, *rest = saved
-        gradient = self._scratch(
-            "grad", (steps, n, *rest), grad.dtype
-        )  # steps first, as RNN reads it without a copy
+        # Steps first, as RNN reads it without a copy.
+        gradient = self._scratch("grad", (steps, n, *rest), grad.dtype)
         gradient[:-1] = 0
         gradient[-1] = grad
         return gradient.swapaxes(0, 1)
