@@ -1,17 +1,22 @@
-"""Compiled kernels read nothing outside an argument: arrays end where readable memory ends, or begin there.
+"""Compiled kernels read nothing outside an argument, and the memory that they need besides is bounded.
 
-A read beyond is a crash of the process, so each instruction set runs in a process of its own.
+For the first, arrays end where readable memory ends, or begin there. A read beyond is a crash of the process, and what
+a process needs at most can be asked only once, so each instruction set runs in processes of its own.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect to hide pages")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"),
+    reason="needs mprotect to hide pages, /proc to see what a process takes",
+)
 
-CHILD = '''
+READS = '''
 import ctypes, mmap, sys
 import numpy as np
 from backends import known_backends
@@ -53,14 +58,97 @@ for kernel in KERNELS.values():
 '''
 
 
-@pytest.mark.backends(having=lambda backend: backend.id.startswith("cython"))
-def test_reads_stay_inside(backend):
+# Products and convolutions of each form whose workspace grows with the work, until blocks bound it. The arrays are
+# there, written, before the call; each case has a process, whose workspace is empty; what is left is the code itself.
+WORKSPACE = '''
+import os, sys
+import numpy as np
+from backends import known_backends
+from fastnn._contract import KERNELS
+
+backend = known_backends()[sys.argv[1]]
+CODE = 1  # MiB of the kernels' own code that is read from disk meanwhile
+LIMIT = 8
+
+def memory(key):
+    for line in open("/proc/self/status"):
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    raise KeyError(key)
+
+def growth(call):
+    """MiB that the process grows by at most during a call."""
+    with open("/proc/self/clear_refs", "w") as references:
+        references.write("5")  # the largest size begins anew
+    before = memory("VmRSS")
+    call()
+    return memory("VmHWM") - before
+
+def array(*shape):
+    return np.linspace(-1, 1, np.prod(shape), dtype=dtype).reshape(shape)
+
+def product(n, k, m):
+    x, weight, y = array(n, k), array(m, k), array(n, m)
+    yield "linear", (x, weight), {"out": y.copy()}
+    yield "linear_backward", (y, x, weight), {"out": (x.copy(), weight.copy(), array(m))}
+
+def convolution(layout, n, channels, side, kernels, window, stride, groups):
+    def image(channels, side):
+        return array(n, channels, side, side) if layout == "NCHW" else array(n, side, side, channels)
+    per_group = channels // groups
+    shape = (per_group, window, window) if layout == "NCHW" else (window, window, per_group)
+    x, weight = image(channels, side), array(kernels, *shape)
+    y = image(kernels, (side - 1) // stride + 1)
+    options = {"stride": stride, "padding": window // 2, "groups": groups, "layout": layout}
+    yield "conv2d", (x, weight), {**options, "out": y.copy()}
+    outs = x.copy(), weight.copy(), array(kernels)
+    yield "conv2d_backward", (y, x, weight), {**options, "out": outs}
+
+def calls():
+    yield from product(512, 2048, 2048)
+    yield from product(48, 2048, 4096)
+    for layout in ("NCHW", "NHWC"):
+        for sizes in (
+            (4, 128, 56, 128, 3, 1, 1), (1, 512, 14, 512, 3, 1, 1),                               # Winograd's form
+            (1, 3, 448, 64, 7, 2, 1), (1, 64, 112, 64, 7, 2, 1), (1, 64, 256, 16, 5, 1, 1),       # direct
+            (1, 16, 500, 16, 3, 1, 4), (1, 256, 112, 256, 3, 1, 256), (1, 256, 56, 512, 1, 1, 1), # groups, pixels
+        ):
+            yield from convolution(layout, *sizes)
+
+for dtype in (np.float32, np.float64):
+    for name, arguments, options in calls():
+        print(name, np.dtype(dtype), [a.shape for a in arguments], options.get("layout"), end=" ", flush=True)
+        child = os.fork()
+        if child == 0:
+            needed = growth(lambda: backend.function(KERNELS[name])(*arguments, **options))
+            print(f"{needed:.1f} MiB", flush=True)
+            os._exit(needed > LIMIT + CODE)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+'''
+
+
+def run(script: str, backend: str) -> None:
     finished = subprocess.run(
-        [sys.executable, "-c", CHILD, backend.id],
+        [sys.executable, "-c", script, backend],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).parent,
+        env={
+            **os.environ,
+            "FASTNN_NUM_THREADS": "1",
+            "MALLOC_MMAP_THRESHOLD_": "65536",
+        },  # no leftovers used again
     )
     last = finished.stdout.strip().rpartition("\n")[2]
     assert finished.returncode == 0, f"exit status {finished.returncode} in {last}\n{finished.stderr}"
+
+
+@pytest.mark.backends(having=lambda backend: backend.id.startswith("cython"))
+def test_reads_stay_inside(backend):
+    run(READS, backend.id)
+
+
+@pytest.mark.backends(having=lambda backend: backend.id.startswith("cython"))
+def test_workspace_is_bounded(backend):
+    run(WORKSPACE, backend.id)

@@ -106,18 +106,16 @@ static int fnn_arena_register(fnn_arena *arena)
 #endif
 
 /* Large regions begin on huge pages where the system has them: panels that are run through again and again would miss
- * the processor's table of small ones. */
+ * the processor's table of small ones. What is left after whole huge pages stays on small ones, as do regions that are
+ * far from filling one, so that no more memory is taken than asked for, or little more. */
 static void *fnn_arena_allocate(size_t size)
 {
 #if defined(MADV_HUGEPAGE)
-    enum { HUGE = 2 << 20 };
-    if (size >= HUGE / 8 && size <= SIZE_MAX - HUGE) {
-        const size_t whole = (size + HUGE - 1) / HUGE * HUGE;
-        void *memory = aligned_alloc(HUGE, whole);
-        if (memory != NULL) {
-            madvise(memory, whole, MADV_HUGEPAGE);
-            return memory;
-        }
+    enum { HUGE = 2 << 20, LEAST = 3 << 18 };
+    void *memory;
+    if (size >= LEAST && posix_memalign(&memory, HUGE, size < HUGE ? HUGE : size) == 0) {
+        madvise(memory, size < HUGE ? HUGE : size / HUGE * HUGE, MADV_HUGEPAGE);
+        return memory;
     }
 #endif
     return malloc(size);
