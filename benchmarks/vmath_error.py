@@ -165,21 +165,24 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print one line for each function, dtype and backend."""
+    """Print a table, in Markdown, with a row for each function, dtype and backend."""
     asked = parse()
     mp.mp.prec = BINARY_DIGITS
-    print(f"{'function':20} {'dtype':8} {'backend':8} {'max ulp':>9} {'at x':>24} {'> 1 ulp':>9}  contract")
+    print(
+        "| Kernel | dtype | Backend | Largest error | at x | Over 1 ulp | In the unit promised | Promised |"
+    )
+    print("| :-- | :-- | :-- | --: | --: | --: | --: | --: |")
     for name in asked.function:
         kernel = KERNELS[name]
+        unit = f"{kernel.ulp:g}" + (f" of max(result, {kernel.floor:g})" if kernel.floor else "")
         for dtype in asked.dtype:
             points = random_points(np.dtype(dtype), asked.points or POINTS[dtype], asked.seed)
             errors = compare(kernel, asked.backend, every_float32() if asked.all else points)
             for backend, worst in errors.items():
                 share = worst.above_one / worst.points
-                mark = "  (!)" if worst.contract > kernel.ulp else ""
-                contract = f"{worst.contract:.2f} of {kernel.ulp:g}{mark}"
-                line = f"{worst.ulp:9.3f} {worst.at:24.17g} {share:9.2e}  {contract}"
-                print(f"{name:20} {dtype:8} {backend:8} {line}", flush=True)
+                found = f"{worst.contract:.2f}" + (" (!)" if worst.contract > kernel.ulp else "")
+                row = name, dtype, backend, f"{worst.ulp:.3g}", f"{worst.at:.9g}", f"{share:.2%}", found, unit
+                print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

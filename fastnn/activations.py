@@ -361,7 +361,7 @@ def silu(x: ArrayLike, *, out: Array | None = None) -> Array:
     reinforcement learning. Neural Networks 107, 2018.
     """
     z, y = checks.forward("silu", out, x)
-    return y.fill(np.maximum(z, -_FAR) * _sigmoid(z))
+    return y.fill(_mend_far_left(z, np.maximum(z, -_FAR) * _sigmoid(z)))
 
 
 @_documented
@@ -380,6 +380,16 @@ def silu_backward(grad_out: ArrayLike, x: ArrayLike, *, out: Array | None = None
     return grad.fill(g * _silu_derivative(z))
 
 
+def _mend_far_left(x: Array, y: Array) -> Array:
+    """x exp(x), as silu and mish are where exp(x) is denormal, by two factors that are not."""
+    low = np.log(np.finfo(x.dtype).tiny)
+    if np.any(x < low):
+        half = np.ceil(low / 2)
+        z = np.clip(x, -_FAR, low)
+        y = np.where(x < low, z * np.exp(z - half) * np.exp(half), y)
+    return y
+
+
 def _silu_derivative(x: Array) -> Array:
     return _sigmoid(x) + np.clip(x, -_FAR, _FAR) * _sigmoid_derivative(x)
 
@@ -392,7 +402,7 @@ def mish(x: ArrayLike, *, out: Array | None = None) -> Array:
     Misra: Mish, a self regularized non-monotonic activation function. BMVC 2020.
     """
     z, y = checks.forward("mish", out, x)
-    return y.fill(np.maximum(z, -_FAR) * np.tanh(_softplus(z)))
+    return y.fill(_mend_far_left(z, np.maximum(z, -_FAR) * np.tanh(_softplus(z))))
 
 
 @_documented

@@ -69,6 +69,36 @@ def test_small_numbers_keep_their_digits(backend, dtype):
         )
 
 
+def is_function_of_a_number(kernel):
+    parameters = list(kernel.signature.parameters)
+    return kernel.family == "activations" and parameters[0] == "x" and "axis" not in parameters
+
+
+@pytest.mark.kernels(having=is_function_of_a_number)
+def test_errors_at_every_magnitude(backend, kernel):
+    """The promised precision at numbers of either sign from the smallest to 1024, against the definition in float64."""
+    rng = np.random.default_rng(7)
+    magnitudes = np.exp2(rng.uniform(-149, 10, 20_000)) * rng.choice([-1.0, 1.0], 20_000)
+    x = np.concatenate([rng.uniform(-20, 20, 20_000), magnitudes]).astype(np.float32)
+    exact = kernel.definition(x.astype(np.float64))
+    limits = np.finfo(np.float32)
+    unit = limits.eps * np.maximum(np.abs(exact), max(kernel.floor, limits.smallest_normal))
+    error = np.abs(backend.function(kernel)(x).astype(np.float64) - exact)
+    assert np.max(error / unit) <= kernel.ulp
+
+
+@pytest.mark.parametrize("name", ["silu", "mish"])
+def test_products_smaller_than_their_factors(backend, dtype, name):
+    """x e^x keeps its digits where e^x is denormal, and is rounded once where it is so itself."""
+    low = -np.log(np.finfo(dtype).smallest_subnormal)
+    x = np.linspace(-low - 10, 25 - low, 20_000, dtype=dtype)
+    half = np.floor(low / 2)  # of an exponent that float64 holds twice
+    expected = (x * np.exp(x + half, dtype=np.float64)) * np.exp(-half, dtype=np.float64)
+    error = np.abs(getattr(backend, name)(x).astype(np.float64) - expected)
+    unit = np.finfo(dtype).eps * np.maximum(np.abs(expected), np.finfo(dtype).smallest_normal)
+    assert np.max(error / unit) < 4
+
+
 def test_softmax_at_any_logits(backend, dtype):
     x = np.array([[1e4, 0, -1e4], [-1e4, -1e4, -1e4], [0, -INF, -INF], [1e4, 1e4, -INF]], dtype)
     third = dtype(1) / dtype(3)

@@ -44,6 +44,7 @@ class _Constants(NamedTuple):
     exp_shifter: np.floating  # 1.5 * power + 2 * bias
     expm1_shifter: np.floating  # 1.5 * power + bias - 1
     tanh_shifter: np.floating  # 1.5 * power + bias
+    times_exp_min: np.floating  # below, x * e**x rounds to 0
     zero: np.floating
     quarter: np.floating
     half: np.floating
@@ -75,6 +76,7 @@ def _make_constants(real: type[np.floating], mantissa_bits: int, bias: int, **ot
         "exp_shifter": 1.5 * power + 2 * bias,
         "expm1_shifter": 1.5 * power + bias - 1,
         "tanh_shifter": 1.5 * power + bias,
+        "times_exp_min": others["exp_min"] - 8,
         "zero": 0.0,
         "quarter": 0.25,
         "half": 0.5,
@@ -285,10 +287,25 @@ def _reduced_log(f, k):
 
 
 @_part
+def _minus_abs(x):
+    """-|x|, constant from the saturation on."""
+    c = _constants(x)
+    return -c.saturation if x > c.saturation else -abs(x)
+
+
+@_part
 def _exp_minus_abs(x):
     """e**-|x|, constant from the saturation on; rubbish where e**x is zero."""
     c = _constants(x)
-    return _scaled_exp(c.one, -c.saturation if x > c.saturation else -abs(x), c.zero)
+    return _scaled_exp(c.one, _minus_abs(x), c.zero)
+
+
+@_part
+def _times_exp(x):
+    """x e**x for x <= 0."""
+    c = _constants(x)
+    y = _scaled_exp(x, _minus_abs(x), c.zero)
+    return -c.zero if x < c.times_exp_min else y
 
 
 @_part
@@ -381,6 +398,27 @@ def softplus(x):
     f = (c.one - c.half * k) * e - c.half * k
     y = c.zero if x < c.exp_min else _reduced_log(f, k)
     return (x if x > c.zero else c.zero) + y
+
+
+@_inlined
+def silu(x):
+    c = _constants(x)
+    e = c.zero if x < c.exp_min else _exp_minus_abs(x)
+    y = _times_exp(x)
+    middle = x if x > c.zero else y
+    ratio = (e if x < -c.one else middle) / (c.one + e)
+    return y - y * ratio if x < -c.one else ratio
+
+
+@_inlined
+def mish(x):
+    c = _constants(x)
+    e = c.zero if x < c.exp_min else _exp_minus_abs(x)
+    n_right, n_left, d_right = c.one + c.two * e, e * (e + c.two), c.two * (e * e)
+    right, left = x * n_right, _times_exp(x) * (e + c.two)
+    n = n_right if x > c.zero else n_left
+    d = d_right if x > c.zero else c.two
+    return (right if x > c.zero else left) / (n + d)
 
 
 @_inlined

@@ -154,7 +154,7 @@ def _sigmoid_and_slope(x, factor):
 
 @inlined
 def _silu(x, option):
-    return _at_least(x, -_FAR) * vmath.sigmoid(x)
+    return vmath.silu(x)
 
 
 @inlined
@@ -163,26 +163,17 @@ def _silu_derivative(x, option):
 
 
 @inlined
-def _mish_parts(x):
-    """n, d and e = exp(-|x|) with tanh(softplus(x)) = n / (n + d): see formulas.pxd."""
-    one, two = real(1, x), real(2, x)
-    e = vmath.exp(-abs(x))
-    n_above, n_below, d_above = one + two * e, e * (e + two), two * (e * e)
-    return (n_above if x > 0 else n_below), (d_above if x > 0 else two), e
-
-
-@inlined
 def _mish(x, option):
-    n, d, _ = _mish_parts(x)
-    return _at_least(x, -_FAR) * (n / (n + d))
+    return vmath.mish(x)
 
 
 @inlined
 def _mish_derivative(x, option):
-    n, d, e = _mish_parts(x)
-    one = real(1, x)
+    one, two = real(1, x), real(2, x)
+    e = vmath.exp(-abs(x))
     square = e * e
-    r = one / (n + d)
+    n = one + two * e if x > 0 else e * (e + two)
+    r = one / (n + (two * square if x > 0 else two))
     slope = real(4, x) * (one + e) * (square if x > 0 else e)
     return r * (n + _clipped(x, -_FAR, _FAR) * (slope * r))
 

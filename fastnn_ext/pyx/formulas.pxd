@@ -8,7 +8,9 @@ At infinity a factor x is held to +-`far`, where its other factor has long been 
 from common cimport real
 from vmath cimport exp, expm1, fabs, normal_cdf
 from vmath cimport gelu as exact_gelu
+from vmath cimport mish as exact_mish
 from vmath cimport sigmoid as logistic
+from vmath cimport silu as exact_silu
 from vmath cimport softplus as log1p_exp
 from vmath cimport tanh as hyperbolic_tangent
 
@@ -115,7 +117,7 @@ cdef inline real logistic_and_slope(real x, real factor) noexcept nogil:
 
 
 cdef inline real silu(real x, real option) noexcept nogil:
-    return at_least(x, <real> -far) * logistic(x)
+    return exact_silu(x)
 
 
 cdef inline real silu_derivative(real x, real option) noexcept nogil:
@@ -123,17 +125,11 @@ cdef inline real silu_derivative(real x, real option) noexcept nogil:
 
 
 cdef inline real mish(real x, real option) noexcept nogil:
-    """x tanh(softplus(x)) = x n / (n + d), n = w (w + 2) for w = exp(x), d = 2, both over w^2 where x > 0"""
-    cdef real one = 1, two = 2
-    cdef real e = exp(-fabs(x))
-    cdef bint above = x > <real> 0
-    cdef real n = one + two * e if above else e * (e + two)
-    cdef real d = two * (e * e) if above else two
-    return at_least(x, <real> -far) * (n / (n + d))
+    return exact_mish(x)
 
 
 cdef inline real mish_derivative(real x, real option) noexcept nogil:
-    """t + x sigmoid(x) (1 - t^2) for t = tanh(softplus(x)); with mish's n and d, sigmoid(x) (1 - t^2) is below"""
+    """t + x sigmoid(x) (1 - t^2) for t = tanh(softplus(x)) = n / (n + d), and slope / (n + d)^2 for the rest"""
     cdef real one = 1, two = 2, four = 4
     cdef real e = exp(-fabs(x))
     cdef bint above = x > <real> 0

@@ -21,6 +21,10 @@ cdef extern from "engine/vmath.h" nogil:
     double fnn_sigmoid_f64(double x)
     float fnn_softplus_f32(float x)
     double fnn_softplus_f64(double x)
+    float fnn_silu_f32(float x)
+    double fnn_silu_f64(double x)
+    float fnn_mish_f32(float x)
+    double fnn_mish_f64(double x)
     float fnn_erf_f32(float x)
     double fnn_erf_f64(double x)
     float fnn_normal_cdf_f32(float x)
@@ -96,6 +100,20 @@ cdef inline real softplus(real x) noexcept nogil:
         return fnn_softplus_f32(x)
     else:
         return fnn_softplus_f64(x)
+
+
+cdef inline real silu(real x) noexcept nogil:
+    if real is float:
+        return fnn_silu_f32(x)
+    else:
+        return fnn_silu_f64(x)
+
+
+cdef inline real mish(real x) noexcept nogil:
+    if real is float:
+        return fnn_mish_f32(x)
+    else:
+        return fnn_mish_f64(x)
 
 
 cdef inline real erf(real x) noexcept nogil:

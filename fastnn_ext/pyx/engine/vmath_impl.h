@@ -62,12 +62,24 @@ FNN_INLINE FNN_REAL FNN_NAME(reduced_log)(FNN_REAL f, FNN_REAL k)
     return k * FNN_LN2_HI + (f - (FNN_C(0.5) * square - tail));
 }
 
-/* e^-|x|, but a constant from FNN_SATURATION on, where 1 + e^-x is 1 already: it keeps large activations
- * away from denormals, which cost over a hundred cycles each. Rubbish for x < FNN_EXP_MIN. */
+/* -|x|, but a constant from FNN_SATURATION on, where 1 + e^-x is 1 already: it keeps large activations away from
+ * denormals, which cost over a hundred cycles each. */
+FNN_INLINE FNN_REAL FNN_NAME(minus_abs)(FNN_REAL x)
+{
+    return x > FNN_SATURATION ? -FNN_SATURATION : -FNN_NAME(abs)(x);
+}
+
+/* e^-|x|, or that constant's. Rubbish for x < FNN_EXP_MIN. */
 FNN_INLINE FNN_REAL FNN_NAME(exp_minus_abs)(FNN_REAL x)
 {
-    const FNN_REAL y = x > FNN_SATURATION ? -FNN_SATURATION : -FNN_NAME(abs)(x);
-    return FNN_NAME(scaled_exp)(FNN_C(1.0), y, FNN_C(0.0));
+    return FNN_NAME(scaled_exp)(FNN_C(1.0), FNN_NAME(minus_abs)(x), FNN_C(0.0));
+}
+
+/* x e^x for x <= 0, which is still a number where e^x is denormal or 0 already. */
+FNN_INLINE FNN_REAL FNN_NAME(times_exp)(FNN_REAL x)
+{
+    const FNN_REAL y = FNN_NAME(scaled_exp)(x, FNN_NAME(minus_abs)(x), FNN_C(0.0));
+    return x < FNN_EXP_MIN - 8 ? FNN_C(-0.0) : y;
 }
 
 /* Phi(-x) for 0 <= x <= FNN_NORMAL_MAX, given -x^2 / 2 as exponent - correction. */
@@ -173,6 +185,27 @@ FNN_INLINE FNN_REAL FNN_NAME(softplus)(FNN_REAL x)
     const FNN_REAL f = (FNN_C(1.0) - FNN_C(0.5) * k) * e - FNN_C(0.5) * k;
     const FNN_REAL y = FNN_NAME(reduced_log)(f, k);
     return (x > minus_abs ? x : FNN_C(0.0)) + (minus_abs < FNN_EXP_MIN ? FNN_C(0.0) : y);
+}
+
+/* x / (1 + e^-x) or, for negative x, y / (1 + e) with e = e^x and y = x e^x; left of -1 as sigmoid. */
+FNN_INLINE FNN_REAL FNN_NAME(silu)(FNN_REAL x)
+{
+    const FNN_REAL y = FNN_NAME(times_exp)(x);
+    const FNN_REAL e = x < FNN_EXP_MIN ? FNN_C(0.0) : FNN_NAME(exp_minus_abs)(x);
+    const FNN_REAL middle = x > 0 ? x : y;
+    const FNN_REAL ratio = (x < -1 ? e : middle) / (FNN_C(1.0) + e);
+    return x < -1 ? y - y * ratio : ratio;
+}
+
+/* x tanh(softplus(x)) = x n / (n + d), n = w (w + 2) for w = e^x, d = 2, both over w^2 where x > 0. */
+FNN_INLINE FNN_REAL FNN_NAME(mish)(FNN_REAL x)
+{
+    const FNN_REAL y = FNN_NAME(exp_minus_abs)(x);
+    const FNN_REAL e = x < FNN_EXP_MIN ? FNN_C(0.0) : y;
+    const FNN_REAL right = FNN_C(1.0) + FNN_C(2.0) * e;
+    const FNN_REAL n = x > 0 ? right : e * (e + FNN_C(2.0));
+    const FNN_REAL d = x > 0 ? FNN_C(2.0) * (e * e) : FNN_C(2.0);
+    return (x > 0 ? x * right : FNN_NAME(times_exp)(x) * (e + FNN_C(2.0))) / (n + d);
 }
 
 FNN_INLINE FNN_REAL FNN_NAME(erf)(FNN_REAL x)
