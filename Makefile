@@ -38,13 +38,13 @@ test: lint types
 
 # The compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux), in a build of their own.
 # Python is not instrumented: the runtime must be loaded before it, and what it keeps to its end is not leaked by us.
-# Chosen are the tests that call every kernel of every instruction set: shapes, layouts, memory, errors, threads. What
-# checks numbers only would take the same paths again. Left out: billions of elements, which would take too long; Ctrl-C,
-# not noticed as soon in code that is so much slower; the size of the workspace, to which guards are added; and forks while
-# other threads compute, whose children wait for ever for a lock of the sanitizer's own allocator.
+# Left out are commands, pages and pictures; billions of elements, which would take too long; Ctrl-C, not noticed as soon
+# in code that is so much slower; the size of the workspace, to which guards are added; and forks while other threads
+# compute, whose children wait for ever for a lock of the sanitizer's own allocator.
 ASAN := $(CURDIR)/build/asan
 ASAN_FLAGS := -O1 -g1 -Wno-maybe-uninitialized -fsanitize=address,undefined -fno-sanitize-recover=undefined
-ASAN_TESTS := parity edges errors huge memory blocks threads float_state pool
+ASAN_OTHERS := bench bench_page cli demo examples gallery plot readme report sweep torch warmup
+ASAN_TESTS := $(filter-out $(ASAN_OTHERS:%=tests/test_%.py),$(wildcard tests/test_*.py))
 ASAN_LEFT_OUT := more_elements or control_c or workspace or another_thread_computes
 
 test-asan: export OPENBLAS_NUM_THREADS = 1
@@ -55,7 +55,7 @@ test-asan: $(VENV)/test.stamp
 	FASTNN_CFLAGS="$(ASAN_FLAGS)" $(BIN)/python setup.py --quiet build --build-lib $(ASAN)/lib --build-temp $(ASAN)/temp
 	LD_PRELOAD=$$(ldd $(ASAN)/lib/fastnn_ext/baseline/cpu.*.so | awk '/libasan/ { print $$3 }') PYTHONPATH=$(ASAN)/lib \
 	$(BIN)/python -P -m pytest -p no:cacheprovider --backend=cython -k 'not ($(ASAN_LEFT_OUT))' \
-	$(ASAN_TESTS:%=tests/test_%.py)
+	$(ASAN_TESTS)
 
 # On another machine, in emulation: Debian with gcc-aarch64-linux-gnu and qemu-user.
 test-aarch64: $(VENV)/test.stamp

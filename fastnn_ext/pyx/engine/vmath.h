@@ -8,23 +8,8 @@
  *
  * Suffix _f32 or _f64; the name without suffix picks by the type of its argument.
  *
- * Largest errors found, in units in the last place: of float over all 2^32 arguments (erf, normal_cdf, gelu: every
- * 101st or 211th; tanh: every 13th or 29th) against double, of double at 2 million points (tanh: 6 million) against
- * significands of 113 bits (tanh: 64).
- * benchmarks/vmath_error.py measures the kernels that are made of them.
- *
- *                   float             double
- *                SSE2  AVX-512     SSE2  AVX-512
- *   exp          1.03    1.05      0.99    1.03
- *   expm1        1.34    1.31      1.78    1.60
- *   log          0.88    0.87      0.82    0.82
- *   log1p        1.47    1.44      1.38    1.38
- *   tanh         1.68    1.63      1.80    1.65
- *   sigmoid      1.87    1.68      1.76    1.58
- *   softplus     1.72    1.72      1.67    1.63
- *   erf          1.23    1.10      1.36    1.15
- *   normal_cdf   4.33    3.85      5.88    4.67    (absolute: 1.5e-7 and 2.9e-16)
- *   gelu         1.85    1.64                      (of 1/4 where the result is smaller)
+ * The largest errors that were found stand in docs/accuracy.md; benchmarks/vmath_error.py measures the kernels that are
+ * made of these functions.
  *
  * Polynomials are minimax (Remez exchange, weighted for relative error of the function, leading
  * coefficients fitted to the format). fastnn_ext/njit/_vmath.py holds the same tables under the same
