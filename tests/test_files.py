@@ -143,6 +143,13 @@ LINEAR = {"type": "Linear", "in_features": 2, "out_features": 1, "bias": False}
 RNN = {"type": "RNN", "input_size": 2, "hidden_size": 1, "bias": False}
 NORM = {"type": "BatchNorm1d", "num_features": 2}
 RIGHT = {"0.weight": tensor((1, 2))}
+
+
+def nested(depth):
+    """The description of a network in a network in a network ..., as a list of layers."""
+    return [{"type": "Sequential", "layers": nested(depth - 1) if depth > 1 else [LINEAR]}]
+
+
 BAD_MODELS = {
     "foreign": (None, "say nothing of fastnn"),
     "other version": ({"version": 99, "model": {}}, "not of version 1"),
@@ -179,6 +186,9 @@ BAD_MODELS = {
     "missing tensor": ([{**LINEAR, "bias": True}], "lacks 0.bias"),
     "more tensors": ([], "unknown 0.weight"),
     "layers no list": ({"type": "Sequential", "layers": {}}, "layers are not a list"),
+    "nested": (nested(65), "networks in networks are more than 64 deep"),
+    "deeply nested": (nested(200), "networks in networks are more than 64 deep"),
+    "many layers": ([{**LINEAR, "bias": True}] * 30_000, r"lacks 0\.bias, .* and 59,989 others$"),
 }
 
 
@@ -213,6 +223,16 @@ def test_a_right_file_is_not_refused(tmp_path):
         written({"__metadata__": {"fastnn": description}, **RIGHT}, np.float32([2, 3]).tobytes())
     )
     assert nn.load(path)([[1, 1]]).tolist() == [[5]]
+
+
+def test_a_file_at_the_limit_of_nesting_can_be_used(tmp_path):
+    model = nn.Linear(2, 1, bias=False)
+    for _ in range(64):
+        model = nn.Sequential(model)
+    model.eval().save(tmp_path / "deep")
+    loaded = nn.load(tmp_path / "deep")
+    assert repr(loaded) == repr(model)
+    np.testing.assert_array_equal(loaded([[1, 2]]), model([[1, 2]]))
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

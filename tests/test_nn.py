@@ -609,6 +609,8 @@ def test_an_image_that_is_too_small_names_the_layer():
         lambda: nn.Conv2d(3, 4, 3, groups=2),
         lambda: nn.Conv2d(3, 3, 3, stride=0),
         lambda: nn.MaxPool2d(2, padding=-1),
+        lambda: nn.MaxPool2d(2, 0),
+        lambda: nn.AvgPool2d(2, ()),
         lambda: nn.GELU("sometimes"),
         lambda: nn.RNN(2, 0),
         lambda: nn.RNN(2, 3, 0),

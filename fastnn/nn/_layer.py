@@ -22,6 +22,8 @@ from fastnn_ext.checks import integer, wrong
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+#: How many names of parameters an error lists.
+MOST_NAMES = 10
 
 
 def floating(layer: str, dtype: DTypeLike) -> np.dtype[Any]:
@@ -256,7 +258,7 @@ class Layer(ABC):
             ("has the unknown", shapes.keys() - expected),
         ):
             if names:
-                raise ValueError(f"load_state_dict: state {problem} {', '.join(sorted(names))}")
+                raise ValueError(f"load_state_dict: state {problem} {_some(sorted(names))}")
         for name, shape in expected.items():
             if tuple(shapes[name]) != shape:
                 raise wrong(
@@ -332,6 +334,12 @@ class Layer(ABC):
             return array
         own = self.dtype or (array.dtype if array.dtype.kind == "f" else np.dtype(np.float64))
         return array.astype(own, copy=False)
+
+
+def _some(names: list[str]) -> str:
+    """The first names, and how many others there are."""
+    others = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {others:,} others" if others > 0 else "")
 
 
 def _rebuilt(cls: type[Layer], arguments: Any, state: dict[str, Array], training: bool) -> Layer:

@@ -17,6 +17,8 @@ from fastnn.nn.sequential import Sequential
 
 KEY = "fastnn"
 VERSION = 1
+#: How deep networks in networks may be in a file: each takes some frames of Python's stack wherever it is used.
+MOST_NESTED = 64
 #: The only names that a file can call: those without subclasses, for the others are frames.
 LAYERS = {
     name: value
@@ -114,12 +116,14 @@ def _check_depth(description: Any, tensors: int) -> None:
         raise ValueError(f"num_layers is {depth} in sum, with {tensors} tensors")
 
 
-def _depths(description: Any) -> Iterator[Any]:
+def _depths(description: Any, nested: int = 0) -> Iterator[Any]:
+    if nested > MOST_NESTED:
+        raise ValueError(f"networks in networks are more than {MOST_NESTED} deep")
     if isinstance(description, dict):
         yield description.get("num_layers")
         layers = description.get("layers")
         for layer in layers if isinstance(layers, list) else ():
-            yield from _depths(layer)
+            yield from _depths(layer, nested + 1)
 
 
 def _check_tensors(model: Sequential, tensors: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ class Pool(Layer):
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0) -> None:
         name = type(self).__name__
         self.taps = pair(name, "kernel_size", kernel_size)
-        self._options: dict[str, Any] = {"stride": stride or self.taps, "padding": padding}
+        stride = self.taps if stride is None else stride
+        self._options: dict[str, Any] = {"stride": stride, "padding": padding}
         axes(name, (2**31, 2**31), self.taps, **self._options)  # options that no image fits
 
     def _stages(self) -> Iterator[Stage]:

@@ -32,15 +32,17 @@ class Sequential(Layer):
     """
 
     def __init__(self, *layers: Layer) -> None:
+        seen: set[int] = set()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(
                     f"Sequential: layer {i} is a {type(layer).__name__}; expected a layer of fastnn.nn"
                 )
-            if any(layer is other for other in layers[:i]):
+            if id(layer) in seen:
                 raise ValueError(
                     f"Sequential: layer {i}, {layer}, occurs twice; expected layers of their own"
                 )
+            seen.add(id(layer))
         self.layers = layers
         self._steps = list(_fused(layers))
         self._first = next(
