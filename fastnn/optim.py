@@ -46,6 +46,8 @@ class Optimizer:
         Learning rate; may be set between steps.
     steps : int
         How many steps were taken.
+    parameters : Parameters
+        What it changes.
     """
 
     #: The name of the kernel that makes the step, and of the arrays of state that it wants, which begin at 0.
@@ -53,12 +55,12 @@ class Optimizer:
     states: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Parameter], lr: float, **options: float) -> None:
-        self._parameters = params if isinstance(params, Parameters) else Parameters(params)
+        self.parameters = params if isinstance(params, Parameters) else Parameters(params)
         self.lr = self._number("lr", lr)
         self.steps = 0
         self._options: dict[str, Any] = {name: self._number(name, value) for name, value in options.items()}
         self._state = [
-            {name: np.zeros_like(flat.data) for name in self.states} for flat in self._parameters.flats
+            {name: np.zeros_like(flat.data) for name in self.states} for flat in self.parameters.flats
         ]
 
     def step(self, closure: Closure | None = None) -> None:
@@ -74,13 +76,13 @@ class Optimizer:
         RuntimeError
             Where a network built later has taken the parameters into its own memory.
         """
-        if self._parameters.have_moved:
+        if self.parameters.have_moved:
             name = type(self).__name__
             raise RuntimeError(
                 f"{name}: the parameters have moved into a network that was built after the optimizer"
             )
         self.steps += 1
-        for flat, state in zip(self._parameters.flats, self._state, strict=True):
+        for flat, state in zip(self.parameters.flats, self._state, strict=True):
             self._update(flat.data, flat.grad, state)
 
     def _update(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
@@ -89,7 +91,7 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set all gradients to 0."""
-        self._parameters.zero_grad()
+        self.parameters.zero_grad()
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the state, the number of steps and the learning rate, as arrays by name."""
@@ -119,7 +121,7 @@ class Optimizer:
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self._options.items())
-        return f"{type(self).__name__}({self._parameters!r}, lr={self.lr:g}{options})"
+        return f"{type(self).__name__}({self.parameters!r}, lr={self.lr:g}{options})"
 
 
 class SGD(Optimizer):
@@ -290,7 +292,7 @@ class Newton(Optimizer):
 
     def __init__(self, params: Iterable[Parameter], lr: float = 1.0, *, damping: float = 0) -> None:
         super().__init__(params, lr, damping=damping)
-        if [flat.data.dtype for flat in self._parameters.flats] != [np.float64]:
+        if [flat.data.dtype for flat in self.parameters.flats] != [np.float64]:
             given, expected = (
                 "are not all float64 and of one network",
                 "model.astype(np.float64).parameters()",
@@ -317,7 +319,7 @@ class Newton(Optimizer):
     def _gradient(self, grad: Array) -> Array:
         """`grad`, made anew for the parameters as they are."""
         self._closure()
-        for one in self._parameters:
+        for one in self.parameters:
             one.settle()
         return grad
 

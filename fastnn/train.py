@@ -39,7 +39,7 @@ __all__ = [
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no number; the message names epoch, batch and learning rate."""
+    """The loss, or a weight, is no number; the message names epoch, batch and learning rate."""
 
 
 @dataclass
@@ -292,9 +292,13 @@ def fit(
     Raises
     ------
     ValueError
-        Where sizes do not fit, before anything is changed; the message names the layer.
+        Where sizes do not fit, or the optimizer has parameters of another network, before anything is changed; where a
+        layer does not fit, the message names it.
+    IndexError
+        Where there are labels that the model has no output for, before anything is changed.
     DivergedError
-        Where the loss is infinite or NaN. The model has the weights of the last epoch after which all was finite.
+        Where the loss, in training or in validation, or a weight after an epoch is infinite or NaN. The model has the
+        weights of the last epoch after which all was finite.
     """
     training = _Training(Run(model, optimizer), loss, batch_size, callbacks)
     training.try_out(x, y)
@@ -342,7 +346,10 @@ class _Training:
         self._batch_size = integer("fit", "batch_size", batch_size, low=1)
         self._callbacks = [one if isinstance(one, Callback) else _Function(one) for one in callbacks]
         self.tick: Callable[[Metrics], None]
-        run.model.parameters()
+        own = {id(one) for one in run.model.parameters()}
+        if any(id(one) not in own for one in run.optimizer.parameters):
+            given = "has parameters of another network"
+            raise wrong(ValueError, "fit", "optimizer", given, "one that was made with model.parameters()")
         self._last_good = run.model.state_dict()
 
     def try_out(self, x: ArrayLike, y: ArrayLike) -> None:
@@ -351,9 +358,10 @@ class _Training:
         if not (x.ndim and y.ndim and len(x) == len(y) > 0):
             given, expected = f"has shape {y.shape}, x {x.shape}", "as many targets as samples, not 0"
             raise wrong(ValueError, "fit", "y", given, expected)
-        value = self._loss(self.run.model.predict(x[:1]), y[:1])
-        if np.ndim(value):
+        output = self.run.model.predict(x[:1])
+        if np.ndim(self._loss(output, y[:1])):
             raise wrong(ValueError, "fit", "loss", f"is {self._loss}", "reduction 'mean' or 'sum'")
+        self._loss.check_labels(y, output.shape[-1])
 
     def check_last_batch(self, x: Array) -> None:
         """A ValueError where fewer samples are left for the last batch than a layer needs in training."""
@@ -375,15 +383,15 @@ class _Training:
         metrics = mean.metrics() | {"lr": run.optimizer.lr, "seconds": time.perf_counter() - start}
         if validation_data:
             validation = evaluate(run.model, *validation_data, loss=self._loss, batch_size=self._batch_size)
+            self._check("validation loss", validation["loss"])
             metrics |= {f"val_{name}": value for name, value in validation.items()}
-        run.history.epochs.append(metrics)
         self._keep()
+        run.history.epochs.append(metrics)
         self._tell("epoch_end")
 
     def _step(self, x: Array, y: Array, mean: _Mean) -> None:
         value, output = self._gradients(x, y)
-        if not math.isfinite(value):
-            self._diverged(value)
+        self._check("loss", value)
         mean.add(value, output, y)
         self.run.optimizer.step(lambda: self._gradients(x, y))
         self.run.steps += 1
@@ -397,18 +405,23 @@ class _Training:
         model.backward(grad, needs_grad_x=False)
         return float(value), output
 
-    def _diverged(self, value: float) -> None:
-        run = self.run
+    def _check(self, name: str, value: float | Array) -> None:
+        """Go back to the last good weights, and say so, where a value is no number."""
+        if np.isfinite(value).all():
+            return
+        run, given = self.run, "not finite" if np.ndim(value) else value
         run.model.load_state_dict(self._last_good)
         raise DivergedError(
-            f"fit: the loss is {value} in epoch {run.epoch + 1}, batch {run.batch + 1}, at learning rate"
+            f"fit: the {name} is {given} in epoch {run.epoch + 1}, batch {run.batch + 1}, at learning rate"
             f" {run.optimizer.lr:g}; the model has the last weights after a whole epoch that were finite"
         )
 
     def _keep(self) -> None:
-        """Remember the weights, if they are numbers, and with them running statistics."""
+        """Remember the weights, which must be numbers, and with them running statistics, if they are."""
         state = self.run.model.state_dict()
-        if all(np.isfinite(array).all() for array in state.values()):
+        for name, _ in self.run.model.named_parameters():
+            self._check(f"parameter {name}", state[name])
+        if all(np.isfinite(buffer.data).all() for _, buffer in self.run.model.named_buffers()):
             self._last_good = state
 
     def _tell(self, event: str) -> None:

@@ -133,6 +133,31 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights():
         fit(x=x, shuffle=False)
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of the definitions
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_weights_that_are_no_numbers_after_the_last_batch_are_not_kept():
+    """No loss is computed with them any more, but that of validation."""
+    model = network()
+    good = weights(model)
+    message = (
+        r"the parameter \d\.weight is not finite in epoch 1, batch 1, at learning rate 3e\+38; the model"
+    )
+    with pytest.raises(train.DivergedError, match=message):
+        fit(
+            model,
+            loss=nn.CrossEntropyLoss(reduction="sum"),
+            optimizer=optim.SGD(model.parameters(), 3e38),
+            batch_size=70,
+            epochs=1,
+        )
+    np.testing.assert_array_equal(weights(model), good)
+    x = X.copy()
+    x[3] = np.nan
+    with pytest.raises(train.DivergedError, match="the validation loss is nan in epoch 1, batch 3, at"):
+        fit(model, validation_data=(x, LABELS))
+    np.testing.assert_array_equal(weights(model), good)
+
+
 def same(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
@@ -239,6 +264,27 @@ def test_sizes_are_checked_before_anything_is_changed(model, x, y, message):
 def test_validation_data_are_checked_too():
     with pytest.raises(ValueError, match="layer 0"):
         fit(validation_data=(X[:, :1], LABELS))
+    with pytest.raises(IndexError, match="labels from 0 to 3, but the network has 2 outputs"):
+        fit(validation_data=(X, 3 * LABELS))
+
+
+@pytest.mark.parametrize("label", [2, -1])
+def test_labels_of_all_samples_are_checked_before_anything_is_changed(label):
+    model, labels = network(), LABELS.copy()
+    before = weights(model)
+    labels[-1] = label
+    message = r"target has labels from -?\d to \d, but the network has 2 outputs; expected labels from 0 to 1"
+    with pytest.raises(IndexError, match=message):
+        fit(model, y=labels)
+    np.testing.assert_array_equal(weights(model), before)
+    assert len(fit(model, y=labels, loss=nn.CrossEntropyLoss(ignore_index=label))) == 3
+
+
+def test_an_optimizer_of_another_network_is_refused():
+    with pytest.raises(ValueError, match="optimizer has parameters of another network; expected"):
+        fit(optimizer=optim.SGD(network().parameters(), 0.1))
+    model = network()
+    assert len(fit(model, optimizer=optim.SGD(model[0].parameters(), 0.1))) == 3
 
 
 def test_a_loss_must_be_one_number():

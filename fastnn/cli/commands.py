@@ -20,7 +20,7 @@ from fastnn.cli import sources
 from fastnn.cli.configuration import Configuration, read
 from fastnn.cli.sources import Array
 from fastnn.io import write_whole
-from fastnn.nn import CrossEntropyLoss, Loss, Sequential
+from fastnn.nn import Loss, Sequential
 
 DIVERGED, INTERRUPTED = 1, 130
 #: The learning rate of a trace where neither an option nor a configuration says one.
@@ -144,14 +144,10 @@ def _prepared(
 def _check_labels(model: Sequential, x: Array, y: Array, loss: Loss) -> None:
     """An error where there are labels that the model has no output for, or samples that it does not fit."""
     shape = model.output_shape((1, *x.shape[1:]))
-    if isinstance(loss, CrossEntropyLoss) and y.ndim == 1 and y.dtype.kind in "iu":
-        known = y[y != loss.options["ignore_index"]]
-        low, high = known.min(initial=0), known.max(initial=0)
-        if low < 0 or high >= shape[-1]:
-            raise ValueError(
-                f"--data: labels from {low} to {high}, but the network has {shape[-1]} outputs;"
-                f" expected labels from 0 to {shape[-1] - 1}, or another --loss"
-            )
+    try:
+        loss.check_labels(y, shape[-1])
+    except IndexError as error:
+        raise ValueError(f"--data: {error}, or another --loss") from None
 
 
 def _check_paths(options: Namespace) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import fastnn
+from fastnn_ext.checks import wrong
 
 Array = NDArray[Any]
 
@@ -41,6 +42,9 @@ class Loss:
         """The share of what is classified rightly; None where the loss does not classify."""
         return None
 
+    def check_labels(self, target: Array, outputs: int) -> None:
+        """An IndexError where the loss takes labels, and `target` has some that a network has no output for."""
+
     def _arrays(self, output: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
         """Both in the output's dtype, so that the gradient is."""
         output, target = np.asanyarray(output), np.asanyarray(target)
@@ -70,6 +74,15 @@ class CrossEntropyLoss(Loss):
     def accuracy(self, output: Array, target: Array) -> float | None:
         labels = target if target.ndim < output.ndim else target.argmax(axis=-1)
         return float(np.mean(output.argmax(axis=-1) == labels))
+
+    def check_labels(self, target: Array, outputs: int) -> None:
+        if target.dtype.kind not in "iu":
+            return
+        known = target[target != self.options["ignore_index"]]
+        low, high = known.min(initial=0), known.max(initial=0)
+        if low < 0 or high >= outputs:
+            given = f"has labels from {low} to {high}, but the network has {outputs} outputs"
+            raise wrong(IndexError, type(self).__name__, "target", given, f"labels from 0 to {outputs - 1}")
 
 
 class MSELoss(Loss):
