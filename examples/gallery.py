@@ -19,7 +19,7 @@ SCRIPTS = (
     *("initialisation", "optimizers", "batch_sizes"),
 )
 #: Those without pictures, which docs/notes.md shows.
-TEXTS = {"worked_examples": {"markdown": True}, "logic_gates": {}, "sequence": {}}
+TEXTS = {"worked_examples": {"markdown": True}, "logic_gates": {}, "sequence": {}, "lenet": {}}
 #: With a palette of this size a picture takes less than half of the bytes.
 COLOURS = 256
 

@@ -14,6 +14,7 @@ digits to train on.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def learn(images: Array, labels: Array, seed: int, *, progress: bool = True) -> 
     return train.evaluate(model, test_x, test_y, loss=loss)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     if arguments:
         images, labels = data.load_mnist(arguments[0])
     else:

@@ -93,7 +93,7 @@ def picture(descents: dict[str, Descent], folder: str) -> None:
         ax.contour(u, v, height(u, v), levels=np.geomspace(0.1, 60, 9), colors="lightgrey", linewidths=0.7)
         ax.plot(*found.path.T, ".-", color=f"C{i}", markersize=3, linewidth=0.8)
         ax.plot(1, 1, "k*", markersize=9)
-        ax.set_title(f"{name}: {found.steps} steps", fontsize="small")
+        ax.set_title(f"{name}: {found.steps} steps", fontsize="small", color=f"C{i}")
         ax.set(xlim=(-1.8, 1.8), ylim=(-1.7, 2.1))
         ax.label_outer()
         last.loglog(1 + np.arange(len(found.heights)), found.heights, color=f"C{i}", linewidth=1)
@@ -103,7 +103,8 @@ def picture(descents: dict[str, Descent], folder: str) -> None:
         ax.set_ylabel("v")
     last.set_title("f by step", fontsize="small")
     last.yaxis.tick_right()
-    last.set(xlabel="step", ylim=(1e-7, 1e2))
+    last.yaxis.set_label_position("right")
+    last.set(xlabel="step", ylabel="f", ylim=(1e-7, 1e2))
     figure.savefig(Path(folder) / "optimizers.png")
 
 

@@ -137,6 +137,13 @@ MISPRINTS = [
 ]
 
 
+#: What no number shows.
+PLUS = (
+    "E5's rule for w11 is printed with a plus, w + eta dE/dw, but computed with the minus of descent; the plus of E7 is"
+    " right, for f is to grow."
+)
+
+
 def cross_entropy() -> dict[str, np.ndarray]:
     """E6: four logits with label 3, as chances of their own, made to sum to 1, and by softmax."""
     logits = np.array([[-5.0, -1, 1, 5]])
@@ -227,6 +234,7 @@ def main(*, markdown: bool = False) -> None:
     for one in MISPRINTS:
         right = traces[one.example][one.name][one.at]
         print(f"| {one.example} | `{one.name}{list(one.at)}` | {one.printed} | {right:.8f} | {one.why} |")
+    print(f"\n{PLUS}")
     print(f"\n### E6 to E11\n\n```\n{others()}\n```" if markdown else f"\n{others()}")
 
 

@@ -82,6 +82,7 @@ def test_the_script_of_the_notes_prints_what_they_print(notes, capsys):
         "cross-entropy = 0.0206256",
         "eta 0.3 -> (-0.5, 3.3)",
         "1,406",
+        "E5's rule for w11 is printed with a plus",
         "4x + 3y is 25 at (4, 3)",
     ):
         assert words in printed

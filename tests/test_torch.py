@@ -218,6 +218,19 @@ def test_losses(name, options):
     close(grad, theirs.grad)
 
 
+def test_half_squared_error():
+    import torch
+
+    rng = np.random.default_rng(0)
+    output, target = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
+    value, grad = nn.HalfSquaredError().value_and_grad(output, target)
+    theirs = torch.tensor(output, requires_grad=True)
+    loss = torch.nn.functional.mse_loss(theirs, torch.tensor(target), reduction="sum") / 2 / len(output)
+    loss.backward()
+    close(value, loss)
+    close(grad, theirs.grad)
+
+
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
 def test_optimizers(name, options):
     import torch

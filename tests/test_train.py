@@ -54,6 +54,19 @@ def test_a_network_learns_and_the_history_tells():
     assert result["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-6)
 
 
+@pytest.fixture(params=["numpy", "numba", "cython"])
+def chosen(request):
+    """All kernels are those of this backend, where it is there."""
+    usual = fastnn.report()[0].backend
+    try:
+        fastnn.set_backend(request.param)
+    except (ImportError, ValueError) as error:
+        pytest.skip(str(error))
+    yield request.param
+    fastnn.set_backend(usual)
+
+
+@pytest.mark.usefixtures("chosen")
 @pytest.mark.parametrize(
     ("make", "x"), [(lambda: network(dropout=0.3), X), (normalised, X), (recurrent, X[:, :, np.newaxis])]
 )
