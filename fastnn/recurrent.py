@@ -114,6 +114,14 @@ def rnn(
 
 @kernel(
     backward_of="rnn",
+    options={
+        "needs": (
+            (True, True, True, True, True),
+            (False, True, True, True, False),
+            (True, False, True, False, False),
+            (False, False, False, True, True),
+        )
+    },
     ulp=32,
     conditioned=True,
     workloads=WORKLOADS,
@@ -128,7 +136,8 @@ def rnn_backward(
     grad_h_n: ArrayLike | None = None,
     *,
     nonlinearity: str = "tanh",
-) -> tuple[Array, Array, Array, Array, Array]:
+    needs: tuple[bool, bool, bool, bool, bool] = (True, True, True, True, True),
+) -> tuple[Array | None, Array | None, Array | None, Array | None, Array | None]:
     """Gradients of a loss with respect to the arguments of `rnn`, by backpropagation through time.
 
     From the last step to the first, delta[t] = (grad_outputs[t] + delta[t + 1] @ weight_hh) f'(z[t]). With rows for
@@ -151,19 +160,21 @@ def rnn_backward(
         Gradient with respect to h_n, added to that of the last outputs; nothing is where it is None.
     nonlinearity : {"tanh", "relu"}
         That of the forward pass.
+    needs : tuple of five bool
+        Which of the gradients are computed; the first layer of a network has no use for its grad_x.
 
     Returns
     -------
-    tuple of ndarray
+    tuple of ndarray or None
         (grad_x, grad_weight_ih, grad_weight_hh, grad_bias, grad_h0) in the shapes of the arguments and in their
-        promoted float dtype.
+        promoted float dtype; None where not needed.
 
     Raises
     ------
     ValueError
-        Where the shapes do not fit or the nonlinearity is unknown.
+        Where the shapes do not fit, the nonlinearity is unknown, or `needs` has not five members.
     TypeError
-        Where an argument is not an array of real numbers.
+        Where an argument is not an array of real numbers, or a need not a bool.
 
     Notes
     -----
@@ -174,7 +185,7 @@ def rnn_backward(
     Werbos, "Backpropagation Through Time: What It Does and How to Do It", Proceedings of the IEEE 78, 1990.
     """
     arrays, gradient, nonlinearity, results = checks.rnn_backward(
-        grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n, nonlinearity
+        grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n, nonlinearity, needs
     )
     grad_outputs, x, weight_ih, weight_hh, h0, outputs = arrays
     delta = derivative_from_output(nonlinearity, outputs)
@@ -186,9 +197,9 @@ def rnn_backward(
     d = _rows(delta)
     grad_x, grad_weight_ih, grad_weight_hh, grad_bias, grad_h0 = results
     return (
-        grad_x.fill((d @ weight_ih).reshape(x.shape)),
-        grad_weight_ih.fill(d.T @ _rows(x)),
-        grad_weight_hh.fill(d.T @ _rows(before)),
-        grad_bias.fill(np.sum(d, axis=0, dtype=np.float64)),
-        grad_h0.fill(np.copy(later)),
+        grad_x.fill((d @ weight_ih).reshape(x.shape)) if grad_x else None,
+        grad_weight_ih.fill(d.T @ _rows(x)) if grad_weight_ih else None,
+        grad_weight_hh.fill(d.T @ _rows(before)) if grad_weight_hh else None,
+        grad_bias.fill(np.sum(d, axis=0, dtype=np.float64)) if grad_bias else None,
+        grad_h0.fill(np.copy(later)) if grad_h0 else None,
     )

@@ -684,6 +684,22 @@ def test_the_gradient_of_the_last_state_is_that_of_the_last_output(backend):
         np.testing.assert_allclose(result, right, rtol=1e-12, atol=1e-14)
 
 
+def test_needs_of_rnn_are_five_bools(backend):
+    arguments = testing.make_case(KERNELS["rnn_backward"]).fresh()
+    expected = "expected five bools, for the gradients of x, weight_ih, weight_hh, bias and h0"
+    with pytest.raises(ValueError, match=f"needs is .*; {expected}"):
+        backend.rnn_backward(**arguments, needs=(True, True, True))
+    with pytest.raises(TypeError, match=f"needs is True; {expected}"):
+        backend.rnn_backward(**arguments, needs=True)
+    with pytest.raises(TypeError, match="needs is 1; expected"):
+        backend.rnn_backward(**arguments, needs=(True, True, True, True, 1))
+    everything = backend.rnn_backward(**arguments)
+    some = backend.rnn_backward(**arguments, needs=[False, True, True, True, False])
+    assert some[0] is some[4] is None
+    for one, same in zip(some[1:4], everything[1:4], strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
 # ----------------------------------------------------------------------------------------------------
 # Dropout
 

@@ -402,6 +402,25 @@ def test_rnn_is_the_recurrence():
     np.testing.assert_array_equal(other(x.swapaxes(0, 1)).swapaxes(0, 1), model(x))
 
 
+def test_rnn_computes_the_gradients_that_are_needed_alone(monkeypatch):
+    model, x = nn.RNN(2, 3, num_layers=2, bias=False), np.random.default_rng(0).normal(size=(4, 5, 2))
+    kernel, asked, gradients = fastnn.rnn_backward, [], []
+
+    def noting(*arguments, needs, **options):
+        asked.append(needs)
+        return kernel(*arguments, needs=needs, **options)
+
+    monkeypatch.setattr(fastnn, "rnn_backward", noting)
+    for needs_grad_x in (True, False):
+        model.parameters().zero_grad()
+        y = model(x)
+        assert (model.backward(y, needs_grad_x=needs_grad_x) is not None) is needs_grad_x
+        gradients.append(model.parameters().flats[0].grad.copy())
+    np.testing.assert_array_equal(*gradients)
+    upper, lower = (True, True, True, False, False), (False, True, True, False, False)
+    assert asked == [upper, upper, upper, lower]
+
+
 def test_rnn_begins_as_it_says():
     model = nn.RNN(9, 100, num_layers=2).initialize(random_state=0)
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -38,9 +38,11 @@ class Cell(NamedTuple):
         total: Array = self.bias_ih.data + self.bias_hh.data
         return total
 
-    def add_grad(self, grad_weight_ih: Array, grad_weight_hh: Array, grad_bias: Array) -> None:
+    def add_grad(
+        self, grad_weight_ih: Array | None, grad_weight_hh: Array | None, grad_bias: Array | None
+    ) -> None:
         for parameter, grad in zip(self, (grad_weight_ih, grad_weight_hh, grad_bias, grad_bias), strict=True):
-            if parameter is not None:
+            if parameter is not None and grad is not None:
                 parameter.add_grad(grad)
 
 
@@ -127,13 +129,15 @@ class RNN(Layer):
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
         pairs, h0 = saved
-        grad = self._steps_first(grad.astype(h0.dtype, copy=False), "grad")
+        grad_x: Array | None = self._steps_first(grad.astype(h0.dtype, copy=False), "grad")
         for cell, (inputs, outputs) in zip(reversed(self._cells), reversed(pairs), strict=True):
-            grad, *gradients, _ = fastnn.rnn_backward(
-                grad, inputs, *cell.weights, h0, outputs, nonlinearity=self.nonlinearity
+            needs = (needs_grad_x or cell is not self._cells[0], True, True, cell.bias_ih is not None, False)
+            assert grad_x is not None
+            grad_x, *gradients, _ = fastnn.rnn_backward(
+                grad_x, inputs, *cell.weights, h0, outputs, nonlinearity=self.nonlinearity, needs=needs
             )
             cell.add_grad(*gradients)
-        return self._turned(grad)
+        return None if grad_x is None else self._turned(grad_x)
 
     def _turned(self, array: Array) -> Array:
         """[N, T, ...] for [T, N, ...] and back, where the batch is first."""

@@ -387,12 +387,17 @@ def boolean(function: str, argument: str, value: Any) -> bool:
 def needed(function: str, needs: Any) -> tuple[bool, bool, bool]:
     """`needs` as three bools: whether the gradients of x, weight and bias are wanted."""
     expected = "three bools, for the gradients of x, weight and bias"
-    if not isinstance(needs, (tuple, list)):
-        raise wrong(TypeError, function, "needs", f"is {needs!r}", expected)
-    if len(needs) != 3:
-        raise wrong(ValueError, function, "needs", f"is {needs!r}", expected)
-    for_x, for_weight, for_bias = (boolean(function, "needs", need) for need in needs)
+    for_x, for_weight, for_bias = booleans(function, "needs", needs, 3, expected)
     return for_x, for_weight, for_bias
+
+
+def booleans(function: str, argument: str, value: Any, count: int, expected: str) -> tuple[bool, ...]:
+    """`value` as a tuple of `count` bools."""
+    if not isinstance(value, (tuple, list)):
+        raise wrong(TypeError, function, argument, f"is {value!r}", expected)
+    if len(value) != count:
+        raise wrong(ValueError, function, argument, f"is {value!r}", expected)
+    return tuple(boolean(function, argument, one) for one in value)
 
 
 def gradients(

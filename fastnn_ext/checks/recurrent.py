@@ -42,9 +42,15 @@ def rnn_backward(
     outputs: Any,
     grad_h_n: Any,
     nonlinearity: Any,
-) -> tuple[Arrays, Array | None, str, tuple[Output, ...]]:
-    """Plain grad_outputs, x, weight_ih, weight_hh, h0 and outputs, grad_h_n or None, nonlinearity, and the Outputs."""
+    needs: Any,
+) -> tuple[Arrays, Array | None, str, tuple[Output | None, ...]]:
+    """Plain grad_outputs, x, weight_ih, weight_hh, h0 and outputs, grad_h_n or None, nonlinearity, and the Outputs.
+
+    There is no Output for a gradient that is not needed.
+    """
     name = "rnn_backward"
+    expected = "five bools, for the gradients of x, weight_ih, weight_hh, bias and h0"
+    needed = checks.booleans(name, "needs", needs, 5, expected)
     nonlinearity = checks.choice(name, "nonlinearity", nonlinearity, NONLINEARITIES)
     arguments = {
         "grad_outputs": grad_outputs,
@@ -71,7 +77,8 @@ def rnn_backward(
         "grad_h0": h0.shape,
     }
     written = tuple(
-        checks.output(name, None, size, dtype, argument=argument) for argument, size in results.items()
+        checks.output(name, None, size, dtype, argument=argument) if need else None
+        for need, (argument, size) in zip(needed, results.items(), strict=True)
     )
     return tuple(arrays[:6]), gradients[0] if gradients else None, nonlinearity, written
 

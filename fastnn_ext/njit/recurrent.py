@@ -13,7 +13,8 @@ from fastnn_ext.njit._options import njit, widest_vectors
 from fastnn_ext.njit._reductions import sum_rows
 from fastnn_ext.njit.activations import FROM_OUTPUT, STATES
 
-_NO_GRADIENT = {np.dtype(dtype): np.empty((0, 0), dtype) for dtype in (np.float32, np.float64)}
+_ALL = (True, True, True, True, True)
+_NO_GRADIENT = {np.dtype(dtype): np.empty((1, 0), dtype) for dtype in (np.float32, np.float64)}
 
 
 def _rows(array):
@@ -71,17 +72,21 @@ _BACKWARD = {name: _backward(FROM_OUTPUT[name]) for name in STATES}
 
 
 @njit
-def _gradients(delta, x, weight_ih, h0, outputs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias):
-    """The gradients of inputs, weights and bias, from the rows of all steps; the first `n` follow on h0."""
+def _gradients(delta, x, weight_ih, h0, outputs, needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias):
+    """The needed gradients of inputs, weights and bias, from the rows of all steps; the first `n` follow on h0."""
     n, rows = h0.shape[0], delta.shape[0]
     no_bias = grad_bias[:0]
-    matmul_nn(delta, weight_ih, no_bias, grad_x, False)
-    matmul_tn(delta, x, no_bias, grad_weight_ih, False)
-    first = min(n, rows)
-    matmul_tn(delta[:first], h0[:first], no_bias, grad_weight_hh, False)
-    if rows > n:
-        matmul_tn(delta[n:], outputs[: rows - n], no_bias, grad_weight_hh, True)
-    sum_rows(delta, grad_bias)
+    if needs[0]:
+        matmul_nn(delta, weight_ih, no_bias, grad_x, False)
+    if needs[1]:
+        matmul_tn(delta, x, no_bias, grad_weight_ih, False)
+    if needs[2]:
+        first = min(n, rows)
+        matmul_tn(delta[:first], h0[:first], no_bias, grad_weight_hh, False)
+        if rows > n:
+            matmul_tn(delta[n:], outputs[: rows - n], no_bias, grad_weight_hh, True)
+    if needs[3]:
+        sum_rows(delta, grad_bias)
 
 
 def rnn(x, weight_ih, weight_hh, bias, h0, *, nonlinearity="tanh", out=None):
@@ -93,15 +98,25 @@ def rnn(x, weight_ih, weight_hh, bias, h0, *, nonlinearity="tanh", out=None):
     return output.deliver(), last.deliver()
 
 
-def rnn_backward(grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n=None, *, nonlinearity="tanh"):
+def rnn_backward(
+    grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n=None, *, nonlinearity="tanh", needs=_ALL
+):
     arrays, grad_h_n, nonlinearity, results = checks.rnn_backward(
-        grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n, nonlinearity
+        grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n, nonlinearity, needs
     )
     grad_outputs, x, weight_ih, weight_hh, h0, outputs = arrays
-    grad_x, grad_weight_ih, grad_weight_hh, grad_bias, grad_h0 = (result.array for result in results)
-    delta = np.empty_like(outputs)
-    last = _NO_GRADIENT[x.dtype] if grad_h_n is None else grad_h_n
-    _BACKWARD[nonlinearity](grad_outputs, weight_hh, outputs, last, delta, grad_h0)
-    gradients = _rows(grad_x), grad_weight_ih, grad_weight_hh, grad_bias
-    _gradients(_rows(delta), _rows(x), weight_ih, h0, _rows(outputs), *gradients)
-    return tuple(result.deliver() for result in results)
+    delta, none = np.empty_like(outputs), _NO_GRADIENT[x.dtype]
+    grad_x, grad_weight_ih, grad_weight_hh, grad_bias, grad_h0 = (
+        None if result is None else result.array for result in results
+    )
+    last, first = none if grad_h_n is None else grad_h_n, np.empty_like(h0) if grad_h0 is None else grad_h0
+    _BACKWARD[nonlinearity](grad_outputs, weight_hh, outputs, last, delta, first)
+    gradients = (
+        none if grad_x is None else _rows(grad_x),
+        none if grad_weight_ih is None else grad_weight_ih,
+        none if grad_weight_hh is None else grad_weight_hh,
+        none[0] if grad_bias is None else grad_bias,
+    )
+    needed = tuple(result is not None for result in results)
+    _gradients(_rows(delta), _rows(x), weight_ih, h0, _rows(outputs), needed, *gradients)
+    return tuple(None if result is None else result.deliver() for result in results)

@@ -93,15 +93,20 @@ cdef inline cnp.ndarray empty_like(cnp.ndarray x):
     return PyArray_EMPTY(PyArray_NDIM(x), PyArray_DIMS(x), PyArray_TYPE(x), 0)
 
 
+cdef inline bint read_bools(object flags, Py_ssize_t count, bint *values) noexcept:
+    """Whether `flags` is a tuple of that many bools; which."""
+    if type(flags) is not tuple or len(<tuple> flags) != count:
+        return False
+    for i in range(count):
+        if (<tuple> flags)[i] is not True and (<tuple> flags)[i] is not False:
+            return False
+        values[i] = (<tuple> flags)[i] is True
+    return True
+
+
 cdef inline bint read_needs(object needs, bint *needed) noexcept:
     """Whether `needs` is a tuple of three bools; which."""
-    if type(needs) is not tuple or len(<tuple> needs) != 3:
-        return False
-    for i in range(3):
-        if (<tuple> needs)[i] is not True and (<tuple> needs)[i] is not False:
-            return False
-        needed[i] = (<tuple> needs)[i] is True
-    return True
+    return read_bools(needs, 3, needed)
 
 
 cdef inline bint are_outs(

@@ -9,7 +9,7 @@ cimport numpy as cnp
 from columns cimport sum_columns
 from common cimport (
     PyArray_DATA, PyArray_DIM, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_TYPE, are_apart, data_of,
-    empty_like, has_shape, is_plain, is_plain_of, real, same_shape,
+    empty_like, has_shape, is_plain, is_plain_of, read_bools, real, same_shape,
 )
 from fused cimport Activation, activation_of
 from gemm cimport Derivative, Factors, activating, multiply, multiplying, no_epilogue
@@ -187,7 +187,7 @@ cdef struct Gradients:
     const void *grad_h_n  # or NULL
     const void *outputs
     void *delta
-    void *grad_x
+    void *grad_x  # NULL, as those below, where not needed
     void *grad_weight_ih
     void *grad_weight_hh
     void *grad_bias
@@ -227,6 +227,8 @@ cdef int run_deltas(const Layer *layer, const Gradients *g, real *delta) noexcep
             failed = look(<double> size * units, &done)
         if failed:
             return failed
+    if g.grad_h0 == NULL:
+        return 0
     if layer.steps:
         f.accumulate = False
         return multiply(&f, delta, weight, no_bias, no_bias, no_epilogue(), <real *> g.grad_h0)
@@ -238,30 +240,33 @@ cdef int run_deltas(const Layer *layer, const Gradients *g, real *delta) noexcep
 
 
 cdef int run_gradients(const Layer *layer, const Gradients *g, const real *delta) noexcept nogil:
-    """The gradients of inputs, weights and bias, each one product or sum over the samples of all steps."""
+    """The needed gradients of inputs, weights and bias, each one product or sum over the samples of all steps."""
     cdef Py_ssize_t units = layer.units, inputs = layer.inputs, rows = layer.steps * layer.n
     cdef const real *no_bias = NULL
-    cdef Factors f = Factors(rows, inputs, units, units, 1, inputs, 1, inputs, 1, False)
-    cdef int failed = multiply(
-        &f, delta, <const real *> layer.weight_ih, no_bias, no_bias, no_epilogue(), <real *> g.grad_x
-    )
-    if not failed:
+    cdef Factors f
+    cdef int failed = 0
+    if g.grad_x != NULL:
+        f = Factors(rows, inputs, units, units, 1, inputs, 1, inputs, 1, False)
+        failed = multiply(
+            &f, delta, <const real *> layer.weight_ih, no_bias, no_bias, no_epilogue(), <real *> g.grad_x
+        )
+    if not failed and g.grad_weight_ih != NULL:
         f = Factors(units, inputs, rows, 1, units, inputs, 1, inputs, 1, False)
         failed = multiply(
             &f, delta, <const real *> layer.x, no_bias, no_bias, no_epilogue(), <real *> g.grad_weight_ih
         )
-    if not failed:
+    if not failed and g.grad_weight_hh != NULL:
         f = Factors(units, units, min(rows, layer.n), 1, units, units, 1, units, 1, False)
         failed = multiply(
             &f, delta, <const real *> layer.h0, no_bias, no_bias, no_epilogue(), <real *> g.grad_weight_hh
         )
-    if not failed and layer.steps > 1:
+    if not failed and g.grad_weight_hh != NULL and layer.steps > 1:
         f = Factors(units, units, rows - layer.n, 1, units, units, 1, units, 1, True)
         failed = multiply(
             &f, delta + layer.n * units, <const real *> g.outputs, no_bias, no_bias, no_epilogue(),
             <real *> g.grad_weight_hh,
         )
-    if not failed:
+    if not failed and g.grad_bias != NULL:
         failed = sum_columns(delta, rows, units, <real *> g.grad_bias)
     return failed
 
@@ -280,10 +285,12 @@ cdef inline bint are_states(object a, object x, object h0) noexcept:
 
 
 def rnn_backward(
-    grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n=None, *, nonlinearity="tanh"
+    grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n=None, *, nonlinearity="tanh",
+    needs=(True, True, True, True, True),
 ):
     cdef tuple results = None
     cdef cnp.npy_intp units
+    cdef bint needed[5]
     cdef int failed
     if (
         is_known(nonlinearity)
@@ -297,21 +304,22 @@ def rnn_backward(
                 and same_shape(<cnp.ndarray> grad_h_n, <cnp.ndarray> h0)
             )
         )
+        and read_bools(needs, 5, needed)
     ):
         units = PyArray_DIM(<cnp.ndarray> h0, 1)
         gradients = (
-            empty_like(<cnp.ndarray> x),
-            empty_like(<cnp.ndarray> weight_ih),
-            empty_like(<cnp.ndarray> weight_hh),
-            PyArray_EMPTY(1, &units, PyArray_TYPE(<cnp.ndarray> x), 0),
-            empty_like(<cnp.ndarray> h0),
+            empty_like(<cnp.ndarray> x) if needed[0] else None,
+            empty_like(<cnp.ndarray> weight_ih) if needed[1] else None,
+            empty_like(<cnp.ndarray> weight_hh) if needed[2] else None,
+            PyArray_EMPTY(1, &units, PyArray_TYPE(<cnp.ndarray> x), 0) if needed[3] else None,
+            empty_like(<cnp.ndarray> h0) if needed[4] else None,
         )
     else:
         arrays, grad_h_n, nonlinearity, results = checks.rnn_backward(
-            grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n, nonlinearity
+            grad_outputs, x, weight_ih, weight_hh, h0, outputs, grad_h_n, nonlinearity, needs
         )
         grad_outputs, x, weight_ih, weight_hh, h0, outputs = arrays
-        gradients = tuple([one.array for one in results])
+        gradients = tuple([None if one is None else one.array for one in results])
     delta = empty_like(<cnp.ndarray?> outputs)
     cdef Layer layer = layer_of(
         <cnp.ndarray?> x, <cnp.ndarray?> weight_ih, <cnp.ndarray?> weight_hh, None, <cnp.ndarray?> h0,
@@ -328,4 +336,6 @@ def rnn_backward(
         else:
             failed = run_backward(&layer, &g, <double *> g.delta)
     raise_if(failed, "rnn_backward")
-    return gradients if results is None else tuple([one.deliver() for one in results])
+    if results is None:
+        return gradients
+    return tuple([None if one is None else one.deliver() for one in results])
