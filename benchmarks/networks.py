@@ -145,7 +145,10 @@ def torch_options(layer: nn.Layer) -> dict[str, Any]:
     return {name: value for name, value in layer.config.items() if name not in ("activation", "dtype")}
 
 
-def in_torch(training: Training, *, channels_last: bool = False, **options: Any) -> Call | None:
+def in_torch(
+    training: Training, *, channels_last: bool = False, compiled: bool = False, **options: Any
+) -> Call | None:
+    """Where `compiled`, the first call takes the compiler's time, and fails where there is none."""
     if torch is None or (channels_last and len(training.shape) != 4):
         return None
     model, (x, labels) = torch_model(training.model()), map(torch.from_numpy, training.batch())
@@ -157,9 +160,15 @@ def in_torch(training: Training, *, channels_last: bool = False, **options: Any)
     parameters = list(model.parameters())
     optimizer = getattr(torch.optim, training.optimizer)(parameters, **training.options, **options)
 
+    def forward() -> Any:
+        return torch.nn.functional.cross_entropy(model(x), labels)
+
+    if compiled:
+        forward = torch.compile(forward)
+
     def call() -> Any:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(x), labels)
+        loss = forward()
         loss.backward()
         optimizer.step()
         return loss.detach(), [one.detach() for one in parameters]
@@ -308,6 +317,7 @@ def step_rows() -> Iterator[Work]:
             torch=in_torch(training, fused=True),
             **{"torch foreach": in_torch(training, foreach=True)},
             **{"torch channels last": in_torch(training, fused=True, channels_last=True)},
+            **{"torch compiled": in_torch(training, fused=True, compiled=True)},
             jax=in_jax(training),
         )
         changes = Changes(training.model(), by_definition(training))

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastnn import available_backends
-from fastnn.bench.rows import BACKENDS, Row, call_rows, kernel_rows, small_enough, verify
+from fastnn.bench.rows import BACKENDS, Row, Work, call_rows, kernel_rows, small_enough, verify
 
 #: Workloads of more elements than this are left out, but for a kernel's smallest.
 TESTED = 1e5
@@ -46,3 +47,23 @@ def test_networks_answer_alike():
         for work in make():
             for contender in work.answers or work.contenders:
                 verify(work, contender)
+
+
+def test_a_rival_that_cannot_be_run_is_named_and_one_that_is_wrong_is_an_error(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    import rivals  # the script beside this file
+
+    def without_compiler() -> None:
+        raise RuntimeError("no C++ compiler\nand more")
+
+    def work(**contenders: rivals.Call) -> Work:
+        return Work("a sum", 1, 1, lambda: np.ones(1), {"fastnn": lambda: np.ones(1), **contenders})
+
+    found = rivals.answering(work(numpy=lambda: np.ones(1), **{"torch compiled": without_compiler}))
+    assert list(found) == ["fastnn", "numpy"]
+    assert capsys.readouterr().err == "a sum: without torch compiled: RuntimeError: no C++ compiler\n"
+    with pytest.raises(AssertionError, match="a sum, numpy"):
+        rivals.answering(work(numpy=lambda: np.zeros(1)))
+    with pytest.raises(RuntimeError, match="no C"):
+        rivals.answering(work(fastnn=without_compiler))
