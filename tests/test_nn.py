@@ -59,6 +59,18 @@ MODELS = {
         ),
         (3, 4, 2),
     ),
+    "maxima of activations": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3, activation="tanh", dtype=X),
+            nn.MaxPool2d(3, 1, 1),
+            nn.Conv2d(2, 3, 2, dtype=X),
+            nn.Sigmoid(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(3, 2, 1, activation="gelu", dtype=X),
+            nn.MaxPool2d(2, 1),
+        ),
+        (2, 1, 9, 9),
+    ),
     "softmax": (nn.Softmax, (3, 4)),
     "log softmax": (lambda: nn.LogSoftmax(axis=0), (3, 4)),
     "leaky relu": (lambda: nn.LeakyReLU(0.3), (3, 4)),
@@ -196,6 +208,30 @@ def test_an_activation_that_follows_is_fused_and_changes_nothing(monkeypatch):
     monkeypatch.setattr(fastnn, "sigmoid", None)  # would be a TypeError if it were called
     np.testing.assert_array_equal(written(x), fused(x))
     np.testing.assert_array_equal(written.backward(np.ones((5, 2))), fused.backward(np.ones((5, 2))))
+
+
+def test_the_derivative_of_an_activation_is_applied_to_maxima_alone(monkeypatch):
+    layers = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 2, activation="relu")
+    model = nn.Sequential(*layers, nn.MaxPool2d(3, 2, 1), nn.Conv2d(2, 1, 1), nn.ReLU())
+    model.initialize(random_state=0)
+    x, kernel, shapes = np.random.default_rng(0).normal(size=(3, 1, 12, 12)), fastnn.relu_backward, []
+
+    def noting(grad, y, out):
+        shapes.append(grad.shape)
+        return kernel(grad, y, out=out)
+
+    monkeypatch.setattr(fastnn, "relu_backward", noting)
+    y = model(x)
+    model.backward(y)
+    assert shapes == [(3, 1, 2, 2), (3, 2, 2, 2), (3, 2, 5, 5)]
+    gradients = model.parameters().flats[0].grad.copy()
+    model.parameters().zero_grad()
+    z, grad = x, y
+    for layer in model:  # each for itself
+        z = layer(z)
+    for layer in reversed(model.layers):
+        grad = layer.backward(grad)
+    np.testing.assert_allclose(model.parameters().flats[0].grad, gradients, rtol=1e-6, atol=1e-7)
 
 
 def test_the_chosen_backend_is_used():

@@ -39,8 +39,13 @@ class Affine(Layer):
         self.bias = Parameter(shape[:1], dtype, init.zeros) if bias else None
         self._options = {name: self.config[name] for name in self.options}
 
-    def _forward(self, x: Array, training: bool, activation: str | None = None) -> Array:
-        """`activation` is that of the layer that follows, computed here."""
+    def _forward(
+        self, x: Array, training: bool, activation: str | None = None, undone: bool = False
+    ) -> Array:
+        """`activation` is that of the layer that follows, computed here.
+
+        Where it is `undone` by a later layer's backward, this layer's is to leave it alone.
+        """
         activation = activation or self.activation
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
         if x.dtype != weight.dtype and x.dtype.kind == "f":
@@ -55,7 +60,7 @@ class Affine(Layer):
             self._saved = x, None, None
         elif saves_output(activation):
             y = apply(x, weight, bias, activation=activation, out=out, **self._options)
-            self._saved = x, y, activation
+            self._saved = (x, None, None) if undone else (x, y, activation)
         else:
             z = self._scratch("z", out.shape, out.dtype)
             apply(x, weight, bias, out=z, **self._options)

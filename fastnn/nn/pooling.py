@@ -53,16 +53,25 @@ class MaxPool2d(Pool):
 
     function = "max_pool2d"
 
-    def _forward(self, x: Array, training: bool) -> Array:
+    def _forward(self, x: Array, training: bool, undoing: str | None = None) -> Array:
+        """`undoing` is the activation of the layer before, whose derivative follows from the maxima alone.
+
+        Backward then applies it to the gradients of the maxima, which are fewer than those of all elements.
+        """
         if not training:
             return fastnn.max_pool2d(x, self.taps, **self._options)  # type: ignore[return-value]
         out = self._out(x, x.dtype)
         y, indices = fastnn.max_pool2d(x, self.taps, **self._options, return_indices=True, out=out)
-        self._saved = indices, x.shape
+        self._saved = indices, x.shape, y, undoing
         return y
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        indices, shape = saved
+        indices, shape, y, undoing = saved
+        if undoing is not None:
+            grad = grad.astype(y.dtype, copy=False)
+            grad = getattr(fastnn, f"{undoing}_backward")(
+                grad, y, out=self._scratch("maxima", y.shape, y.dtype)
+            )
         out = self._scratch("grad", shape, grad.dtype)
         gradient: Array = fastnn.max_pool2d_backward(grad, indices, shape, out=out)
         return gradient

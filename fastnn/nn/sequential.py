@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.nn._layer import Layer, Shape
 from fastnn.nn._plan import Stage
-from fastnn.nn.activations import Activation
+from fastnn.nn.activations import Activation, saves_output
 from fastnn.nn.affine import Affine
+from fastnn.nn.pooling import MaxPool2d
 
 Array = NDArray[Any]
 
@@ -44,9 +45,9 @@ class Sequential(Layer):
                 )
             seen.add(id(layer))
         self.layers = layers
-        self._steps = list(_fused(layers))
+        self._steps = list(_planned(layers))
         self._first = next(
-            (i for i, (layer, _) in enumerate(self._steps) if any(layer.named_parameters())), len(self._steps)
+            (i for i, step in enumerate(self._steps) if any(step.layer.named_parameters())), len(self._steps)
         )
         self._checked: Shape | None = None
 
@@ -56,8 +57,8 @@ class Sequential(Layer):
             self.parameters()  # together, before the layers ask for theirs one by one
             self.output_shape(x.shape)
             self._checked = shape
-        for layer, options in self._steps:
-            x = layer._forward(x, training, **options)
+        for layer, options, in_training in self._steps:
+            x = layer._forward(x, training, **options, **in_training)
         if training:
             self._saved = True
         return x
@@ -67,11 +68,11 @@ class Sequential(Layer):
         gradient: Array | None = grad
         for i in reversed(range(first, len(self._steps))):
             assert gradient is not None
-            gradient = self._steps[i][0]._go_back(gradient, needs_grad_x or i > first)
+            gradient = self._steps[i].layer._go_back(gradient, needs_grad_x or i > first)
         return gradient
 
     def _stages(self) -> Iterator[Stage]:
-        for layer, options in self._steps:
+        for layer, options, _ in self._steps:
             yield from layer._stages(**options)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -131,6 +132,25 @@ def leaves(layer: Layer) -> Iterator[Layer]:
         yield layer
 
 
+class Step(NamedTuple):
+    """A layer to be run, with options of its own and those of its forward pass in training."""
+
+    layer: Layer
+    options: dict[str, str]
+    in_training: dict[str, Any]
+
+
+def _planned(layers: tuple[Layer, ...]) -> Iterator[Step]:
+    """The steps in their order; a `MaxPool2d` undoes the activation before it, if it can."""
+    fused = list(_fused(layers))
+    undoing: str | None = None
+    for (layer, options), (following, _) in zip_longest(fused, fused[1:], fillvalue=(None, {})):
+        assert layer is not None
+        later = _undone_later(layer, options, following)
+        yield Step(layer, options, {"undone": True} if later else {"undoing": undoing} if undoing else {})
+        undoing = later
+
+
 def _fused(layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, dict[str, str]]]:
     """The layers to be run, each with its options; an activation is an option of the layer before it, if it can be."""
     absorbed: Layer | None = None
@@ -143,3 +163,11 @@ def _fused(layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, dict[str, str]]]:
             yield layer, {"activation": name}
         else:
             yield layer, {}
+
+
+def _undone_later(layer: Layer, options: dict[str, str], following: Layer | None) -> str | None:
+    """The layer's activation, if its derivative follows from its output, of which `following` takes maxima."""
+    if not (isinstance(layer, Affine) and isinstance(following, MaxPool2d)):
+        return None
+    activation = options.get("activation", layer.activation)
+    return activation if activation and saves_output(activation) else None
