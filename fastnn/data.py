@@ -177,10 +177,11 @@ def batches(
     batch_size = integer("batches", "batch_size", batch_size, low=1)
     order = np.random.default_rng(random_state).permutation(len(x)) if shuffle else None
     for start in range(0, len(x), batch_size):
-        here: Any = slice(start, start + batch_size)
-        if order is not None:
-            here = order[here]
-        yield x[here], y[here]
+        here = slice(start, start + batch_size)
+        if order is None:
+            yield x[here], y[here]
+        else:  # `take` costs a third of an index where samples are small
+            yield x.take(order[here], axis=0), y.take(order[here], axis=0)
 
 
 def one_hot(labels: ArrayLike, classes: int | None = None, *, dtype: DTypeLike = np.float32) -> Array:

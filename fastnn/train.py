@@ -329,10 +329,11 @@ class _Mean:
         self._count = 0
 
     def add(self, value: float, output: Array, target: Array) -> None:
-        accuracy = self._loss.accuracy(output, target)
-        batch = {"loss": value} if accuracy is None else {"loss": value, "accuracy": accuracy}
-        self._sums = {name: self._sums.get(name, 0.0) + one * len(target) for name, one in batch.items()}
-        self._count += len(target)
+        count, accuracy = len(target), self._loss.accuracy(output, target)
+        self._sums["loss"] += value * count
+        if accuracy is not None:
+            self._sums["accuracy"] = self._sums.get("accuracy", 0.0) + accuracy * count
+        self._count += count
 
     def metrics(self) -> Metrics:
         return {name: total / self._count if self._count else math.nan for name, total in self._sums.items()}
@@ -345,7 +346,7 @@ class _Training:
         self.run, self._loss = run, loss
         self._batch_size = integer("fit", "batch_size", batch_size, low=1)
         self._callbacks = [one if isinstance(one, Callback) else _Function(one) for one in callbacks]
-        self.tick: Callable[[Metrics], None]
+        self.tick: Callable[[_Mean], None]
         own = {id(one) for one in run.model.parameters()}
         if any(id(one) not in own for one in run.optimizer.parameters):
             given = "has parameters of another network"
@@ -379,7 +380,7 @@ class _Training:
                 return
             self._tell("batch_begin")
             self._step(x, y, mean)
-            self.tick(mean.metrics())
+            self.tick(mean)
         metrics = mean.metrics() | {"lr": run.optimizer.lr, "seconds": time.perf_counter() - start}
         if validation_data:
             validation = evaluate(run.model, *validation_data, loss=self._loss, batch_size=self._batch_size)
@@ -405,14 +406,16 @@ class _Training:
         model.backward(grad, needs_grad_x=False)
         return float(value), output
 
-    def _check(self, name: str, value: float | Array) -> None:
-        """Go back to the last good weights, and say so, where a value is no number."""
-        if np.isfinite(value).all():
-            return
-        run, given = self.run, "not finite" if np.ndim(value) else value
+    def _check(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            self._diverged(f"{name} is {value}")
+
+    def _diverged(self, what: str) -> None:
+        """Go back to the last good weights, and say so."""
+        run = self.run
         run.model.load_state_dict(self._last_good)
         raise DivergedError(
-            f"fit: the {name} is {given} in epoch {run.epoch + 1}, batch {run.batch + 1}, at learning rate"
+            f"fit: the {what} in epoch {run.epoch + 1}, batch {run.batch + 1}, at learning rate"
             f" {run.optimizer.lr:g}; the model has the last weights after a whole epoch that were finite"
         )
 
@@ -420,7 +423,8 @@ class _Training:
         """Remember the weights, which must be numbers, and with them running statistics, if they are."""
         state = self.run.model.state_dict()
         for name, _ in self.run.model.named_parameters():
-            self._check(f"parameter {name}", state[name])
+            if not np.isfinite(state[name]).all():
+                self._diverged(f"parameter {name} is not finite")
         if all(np.isfinite(buffer.data).all() for _, buffer in self.run.model.named_buffers()):
             self._last_good = state
 
@@ -452,7 +456,7 @@ def _interrupts(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[Metrics], None]]:
+def _bar(total: int, progress: bool) -> Iterator[Callable[[_Mean], None]]:
     """What shows progress by one batch: a bar of tqdm, or nothing."""
     if progress:  # looking for what is not installed takes as long as some batches
         try:
@@ -460,12 +464,12 @@ def _bar(total: int, progress: bool) -> Iterator[Callable[[Metrics], None]]:
         except ImportError:
             progress = False
     if not progress:
-        yield lambda metrics: None
+        yield lambda mean: None
         return
     with tqdm(total=total, unit="batch", dynamic_ncols=True, disable=None) as bar:
 
-        def tick(metrics: Metrics) -> None:
-            bar.set_postfix(metrics, refresh=False)
+        def tick(mean: _Mean) -> None:
+            bar.set_postfix(mean.metrics(), refresh=False)
             bar.update()
 
         yield tick

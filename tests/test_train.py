@@ -390,3 +390,15 @@ def test_no_epochs_and_large_batches():
     assert len(fit(batch_size=1000)) == 3
     assert math.isnan(train.evaluate(network(), X[:0], LABELS[:0], loss=nn.MSELoss())["loss"])
     assert data.one_hot(LABELS).shape == (70, 2)
+
+
+def test_metrics_are_computed_where_somebody_looks_at_them(monkeypatch):
+    metrics, calls = train._Mean.metrics, []
+
+    def noting(mean):
+        calls.append(mean)
+        return metrics(mean)
+
+    monkeypatch.setattr(train._Mean, "metrics", noting)
+    fit(epochs=4, batch_size=7)
+    assert len(calls) == 4

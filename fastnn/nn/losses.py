@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,7 +74,7 @@ class CrossEntropyLoss(Loss):
 
     def accuracy(self, output: Array, target: Array) -> float | None:
         labels = target if target.ndim < output.ndim else target.argmax(axis=-1)
-        return float(np.mean(output.argmax(axis=-1) == labels))
+        return _share(output.argmax(axis=-1) == labels)
 
     def check_labels(self, target: Array, outputs: int) -> None:
         if target.dtype.kind not in "iu":
@@ -105,7 +106,7 @@ class BCELoss(Loss):
 
     def accuracy(self, output: Array, target: Array) -> float | None:
         right = (output >= self._boundary) == (target >= 0.5)
-        return float(np.mean(right.reshape(len(right), -1).all(axis=1)))
+        return _share(right.reshape(len(right), -1).all(axis=1))
 
 
 class BCEWithLogitsLoss(BCELoss):
@@ -113,3 +114,8 @@ class BCEWithLogitsLoss(BCELoss):
 
     kernel = "binary_cross_entropy_with_logits"
     _boundary = 0.0
+
+
+def _share(right: Array) -> float:
+    """How much of it is true; `mean` would take many times as long for a batch."""
+    return np.count_nonzero(right) / right.size if right.size else math.nan
