@@ -360,9 +360,9 @@ class _Training:
             given, expected = f"has shape {y.shape}, x {x.shape}", "as many targets as samples, not 0"
             raise wrong(ValueError, "fit", "y", given, expected)
         output = self.run.model.predict(x[:1])
+        self._loss.check_labels(y, output.shape[-1])
         if np.ndim(self._loss(output, y[:1])):
             raise wrong(ValueError, "fit", "loss", f"is {self._loss}", "reduction 'mean' or 'sum'")
-        self._loss.check_labels(y, output.shape[-1])
 
     def check_last_batch(self, x: Array) -> None:
         """A ValueError where fewer samples are left for the last batch than a layer needs in training."""

@@ -266,8 +266,12 @@ ONE_LINE = {
     "no rate": ("train --data samples.npz --optimizer sgd", ["SGD", "'lr'"]),
     "share": ("train --data samples.npz --validation 1", ["validation is 1.0"]),
     "no such folder": ("train --data samples.npz --save no/m", ["--save is 'no/m'"]),
+    "folder that is not there": ("train --data samples.npz --save no/", ["--save is 'no/'"]),
     "unknown picture": ("train --data samples.npz --plot a.gif", ["'a.gif'", ".png"]),
     "no model": ("predict nowhere --data samples.npz", ["nowhere"]),
+    "no model, but a folder": ("predict . --data samples.npz", ["predict: .: "]),
+    "no model for a trace": ("trace nowhere --data samples.npz", ["nowhere: No such file"]),
+    "no such folder for an output": ("predict m --data samples.npz --output no/a.csv", ["is 'no/a.csv'"]),
     "no model, but samples": ("predict samples.npz --data samples.npz", ["samples.npz: not a model"]),
     "unknown output": ("predict m --data samples.npz --output a.txt", ["'a.txt'", ".npy or .csv"]),
     "layers twice": ("train network.toml --data samples.npz --hidden 8", ["has layers"]),
@@ -305,6 +309,14 @@ WRONG_CONFIGS = {
     "per": ('schedule = { type = "exponential_decay", factor = 1, per = "year" }', "per is 'year'"),
     "sizes": ('layers = [{ type = "Linear", in_features = 3, out_features = 2 }]', "layer 0, Linear(3, 2)"),
     "classes": ('layers = [{ type = "Linear", in_features = 2, out_features = 1 }]', "labels from 0 to 1"),
+    "other layers": (
+        """layers = [
+            { type = "Linear", in_features = 2, out_features = 9 },
+            "Flatten",
+            { type = "RNN", input_size = 1, hidden_size = 2 },
+        ]""",
+        "layer 2, RNN(1, 2): input has shape (1, 9); expected (N, T, 1)",
+    ),
 }
 
 

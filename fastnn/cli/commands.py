@@ -59,8 +59,10 @@ def train(options: Namespace) -> int:
 
 def predict(options: Namespace) -> int:
     """Print or save what a model makes of samples, and say how right that is where there are labels."""
-    if options.output and Path(options.output).suffix not in (".npy", ".csv"):
-        raise ValueError(f"--output is {options.output!r}; expected a name that ends in .npy or .csv")
+    if options.output:
+        if Path(options.output).suffix not in (".npy", ".csv"):
+            raise ValueError(f"--output is {options.output!r}; expected a name that ends in .npy or .csv")
+        _check_folder("--output", options.output)
     model = nn.load(options.model)
     x, y = sources.load(options.data, model)
     outputs, metrics = model.predict(x), ""
@@ -158,14 +160,23 @@ def _check_paths(options: Namespace) -> None:
     ):
         if path is None:
             continue
-        folder = Path(path).parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
-            raise ValueError(f"{option} is {path!r}; expected a file in a folder that can be written")
+        _check_folder(option, path)
         if find_spec(package) is None:
             raise ImportError(f"{option} needs {package}; pip install 'fastnn-kernels[{extra}]'")
     if options.plot and Path(options.plot).suffix not in _pictures.FORMATS:
         names = ", ".join(_pictures.FORMATS)
         raise ValueError(f"--plot is {options.plot!r}; expected a name that ends in one of {names}")
+
+
+def _check_folder(option: str, path: str) -> None:
+    folder, name = os.path.split(path)
+    if (
+        not name
+        or Path(path).is_dir()
+        or not os.path.isdir(folder or ".")
+        or not os.access(folder or ".", os.W_OK)
+    ):
+        raise ValueError(f"{option} is {path!r}; expected a file in a folder that can be written")
 
 
 def _keep(options: Namespace, model: Sequential, history: training.History) -> None:

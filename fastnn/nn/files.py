@@ -69,10 +69,14 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     ------
     FormatError
         Where the file is damaged, or is not a model of fastnn (a `ValueError`).
+    OSError
+        Where it is not there, or cannot be read.
     ImportError
         Where safetensors is not installed.
     """
     library = _safetensors("load")
+    with open(path, "rb"):  # whose errors name the file
+        pass
     try:
         with library.safe_open(os.fspath(path), framework="numpy") as file:
             description, names = _description(file.metadata() or {}), file.keys()

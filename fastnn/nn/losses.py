@@ -80,9 +80,8 @@ class CrossEntropyLoss(Loss):
         if target.dtype.kind not in "iu":
             return
         known = target[target != self.options["ignore_index"]]
-        low, high = known.min(initial=0), known.max(initial=0)
-        if low < 0 or high >= outputs:
-            given = f"has labels from {low} to {high}, but the network has {outputs} outputs"
+        if known.size and not 0 <= known.min() <= known.max() < outputs:
+            given = f"has labels from {known.min()} to {known.max()}, but the network has {outputs} outputs"
             raise wrong(IndexError, type(self).__name__, "target", given, f"labels from 0 to {outputs - 1}")
 
 
