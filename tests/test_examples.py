@@ -39,6 +39,16 @@ def test_worked_examples_to_the_last_digit(notes, name):
             assert trace[{**NAMES, "delta_out": f"delta{last}"}.get(key, key)] == approx(number), key
 
 
+def test_factors_of_the_chain_rule(notes):
+    """What the notes have on the way to a gradient: dE/dy and dy/ds of E1, and dE/dB of E5's hidden unit B."""
+    t = notes["EXAMPLES"]["E1"].trace()
+    assert t["grad_y"][0] == pytest.approx(0.8444, abs=5e-5)
+    assert t["delta1"][0] / t["grad_y"][0] == pytest.approx(0.1099, abs=5e-5)
+    t = notes["EXAMPLES"]["E5"].trace()
+    b = t["h1"][1]
+    assert t["delta1"][1] / (b * (1 - b)) == pytest.approx(0.02605, abs=5e-6)
+
+
 def test_each_misprint_is_wrong_and_explained(notes):
     """What is printed is not the number rounded, and the mistaken arithmetic leads to it."""
     traces = {name: example.trace() for name, example in notes["EXAMPLES"].items()}
