@@ -224,6 +224,10 @@ def test_the_derivative_of_an_activation_is_applied_to_maxima_alone(monkeypatch)
     y = model(x)
     model.backward(y)
     assert shapes == [(3, 1, 2, 2), (3, 2, 2, 2), (3, 2, 5, 5)]
+    assert model[2]._scratch._buffers.keys() == {
+        "y",
+        "maxima",
+    }  # the gradient is where the layer before had its output
     gradients = model.parameters().flats[0].grad.copy()
     model.parameters().zero_grad()
     z, grad = x, y

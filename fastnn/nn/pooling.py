@@ -62,17 +62,17 @@ class MaxPool2d(Pool):
             return fastnn.max_pool2d(x, self.taps, **self._options)  # type: ignore[return-value]
         out = self._out(x, x.dtype)
         y, indices = fastnn.max_pool2d(x, self.taps, **self._options, return_indices=True, out=out)
-        self._saved = indices, x.shape, y, undoing
+        self._saved = indices, x.shape, None if undoing is None else (undoing, y, x)
         return y
 
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
-        indices, shape, y, undoing = saved
-        if undoing is not None:
-            grad = grad.astype(y.dtype, copy=False)
-            grad = getattr(fastnn, f"{undoing}_backward")(
-                grad, y, out=self._scratch("maxima", y.shape, y.dtype)
-            )
-        out = self._scratch("grad", shape, grad.dtype)
+        indices, shape, undoing = saved
+        if undoing is None:
+            out = self._scratch("grad", shape, grad.dtype)
+        else:
+            activation, y, out = undoing  # the layer before needs its output no more
+            maxima = self._scratch("maxima", y.shape, y.dtype)
+            grad = getattr(fastnn, f"{activation}_backward")(grad.astype(y.dtype, copy=False), y, out=maxima)
         gradient: Array = fastnn.max_pool2d_backward(grad, indices, shape, out=out)
         return gradient
 
