@@ -391,20 +391,21 @@ class _Training:
         self._tell("epoch_end")
 
     def _step(self, x: Array, y: Array, mean: _Mean) -> None:
-        value, output = self._gradients(x, y)
-        self._check("loss", value)
-        mean.add(value, output, y)
-        self.run.optimizer.step(lambda: self._gradients(x, y))
-        self.run.steps += 1
+        model, optimizer = self.run.model, self.run.optimizer
 
-    def _gradients(self, x: Array, y: Array) -> tuple[float, Array]:
-        """Set the gradients to those of one batch; its loss and outputs."""
-        model = self.run.model
-        self.run.optimizer.zero_grad()
-        output = model.forward(x, training=True)
-        value, grad = self._loss.value_and_grad(output, y)
-        model.backward(grad, needs_grad_x=False)
-        return float(value), output
+        def gradients(mean: _Mean | None = None) -> None:
+            """Set the gradients to those of the batch; `mean` is told of its loss and outputs."""
+            output = model.forward(x, training=True)
+            value, grad = self._loss.value_and_grad(output, y)
+            if mean is not None:
+                self._check("loss", float(value))
+                mean.add(float(value), output, y)
+            optimizer.zero_grad()
+            model.backward(grad, needs_grad_x=False)
+
+        gradients(mean)
+        optimizer.step(gradients)
+        self.run.steps += 1
 
     def _check(self, name: str, value: float) -> None:
         if not math.isfinite(value):

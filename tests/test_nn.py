@@ -340,6 +340,9 @@ def test_forward_keeps_only_what_backward_needs():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     model(np.ones((5, 2, 2)))
     assert set(model[1]._scratch._buffers) == {"y"}
+    model.backward(np.ones((5, 2)))
+    assert set(model[1]._scratch._buffers) == {"y"}  # the gradient is there
+    model(np.ones((5, 2, 2)))
     assert model[2]._saved is None
     assert model[3]._saved[1] is None
     model.eval()

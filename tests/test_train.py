@@ -101,6 +101,18 @@ def test_the_loss_of_an_epoch_is_the_mean_over_samples():
     assert history["accuracy"] == pytest.approx([expected["accuracy"]])
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_outputs_are_looked_at_before_backward_takes_their_place(activation):
+    model = nn.Sequential(nn.Linear(2, 8, activation="tanh"), nn.Linear(8, 1, activation=activation))
+    model.initialize(random_state=0)
+    loss = nn.BCELoss() if activation == "sigmoid" else nn.BCEWithLogitsLoss()
+    optimizer, target = optim.SGD(model.parameters(), 0), LABELS.reshape(-1, 1)
+    history = fit(model, y=target, loss=loss, optimizer=optimizer, epochs=1)
+    expected = train.evaluate(model, X, target, loss=loss)
+    assert history["accuracy"] == pytest.approx([expected["accuracy"]])
+    assert history["loss"] == pytest.approx([expected["loss"]], rel=1e-5)
+
+
 def test_sequences_are_learnt_step_by_step():
     """Whether the sum so far is positive, for each step of each sequence."""
     x = np.random.default_rng(0).normal(size=(300, 6, 1)).astype(np.float32)

@@ -67,7 +67,7 @@ class Layer(ABC):
 
     @abstractmethod
     def _forward(self, x: Array, training: bool) -> Array:
-        """The output for `x`; in training it may lie in a buffer that the next step overwrites."""
+        """The output for `x`; in training it may lie in a buffer that `backward` and the next step overwrite."""
 
     @abstractmethod
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
@@ -96,7 +96,7 @@ class Layer(ABC):
         return y.copy() if self.training else y
 
     def forward(self, x: ArrayLike, *, training: bool) -> Array:
-        """As a call does, but what it returns in training is overwritten by the next step."""
+        """As a call does, but what it returns in training is overwritten by `backward` and the next step."""
         return self._forward(self._cast(x), training)
 
     def backward(self, grad: ArrayLike, *, needs_grad_x: bool = True) -> Array | None:

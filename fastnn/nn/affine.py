@@ -71,9 +71,8 @@ class Affine(Layer):
     def _backward(self, grad: Array, saved: Any, needs_grad_x: bool) -> Array | None:
         x, kept, activation = saved
         grad = grad.astype(x.dtype, copy=False)
-        if activation is not None:
-            out = self._scratch("grad", kept.shape, kept.dtype)
-            grad = getattr(fastnn, f"{activation}_backward")(grad, kept, out=out)
+        if activation is not None:  # whoever wanted what was kept has gone back already
+            grad = getattr(fastnn, f"{activation}_backward")(grad, kept, out=kept)
         gradients = getattr(fastnn, f"{self.kernel}_backward")
         weight, bias = self.weight, self.bias
         needs = (needs_grad_x, True, bias is not None)
