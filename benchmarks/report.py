@@ -3,7 +3,8 @@
     python benchmarks/report.py [MEASURED.json] [--full docs/benchmarks.md] [--check | --print]
 
 MEASURED.json is what `python -m fastnn bench` wrote or what an earlier report kept; left out, it is the latest of
-those kept. A new measurement is cut down to what the report needs and kept in `benchmarks/results/`. The
+those kept. A new measurement is cut down to what the report needs and kept in `benchmarks/results/`, in a form that
+`python -m fastnn bench` compares with and shows too. The
 summary goes between two markers in README, `--full` writes every row to a page of its own. `--check` writes
 nothing and fails where the pages do not say what the measurement says; `--print` shows the summary and leaves
 all files alone.
@@ -21,198 +22,145 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from fastnn.bench import results
+from fastnn.bench.results import BASELINE, Figure, Results, ResultsError, Row, duration
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
-BASELINE = "numpy"
 #: Where NumPy takes this many seconds, it is the work that is measured and not the call.
 WORK = 1e-4
 #: How a backend is written in the tables; one that is not named here is shown as it is.
 TITLES = {"numpy": "NumPy", "cython": "Cython", "numba": "Numba"}
-
-
-class ReportError(Exception):
-    """What is wrong with a file that was given, in a sentence for whoever gave it."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One workload of one kernel in one dtype: the seconds of a call, by backend."""
-
-    family: str
-    kernel: str
-    workload: str
-    dtype: str
-    seconds: Mapping[str, float]
-
-    @property
-    def id(self) -> list[str]:
-        """What tells this row from the others."""
-        return [self.family, self.kernel, self.workload, self.dtype]
-
-    def ratio(self, backend: str) -> float | None:
-        """How many times as fast as NumPy `backend` is; None where it was not measured."""
-        return self.seconds[BASELINE] / self.seconds[backend] if backend in self.seconds else None
-
-
-@dataclass(frozen=True)
-class Results:
-    """All rows of one run, and the machine that they were measured on."""
-
-    machine: Mapping[str, str]
-    rows: tuple[Row, ...]
-
-    @property
-    def backends(self) -> list[str]:
-        """The backends that are compared with NumPy, those with a title first."""
-        found = {backend for row in self.rows for backend in row.seconds} - {BASELINE}
-        return sorted(
-            found, key=lambda name: (list(TITLES).index(name) if name in TITLES else len(TITLES), name)
-        )
-
-    @property
-    def stem(self) -> str:
-        """The name of the file that keeps these results: the processor and its instruction set."""
-        processor = re.sub(r"\((r|tm)\)|\bcpu\b|@.*", "", self.machine["processor"].lower())
-        words = re.findall(r"[a-z0-9]+", f"{processor} {self.machine['instruction set']}")
-        return "-".join(words)
+#: What is on these pages; rivals and first calls are on others.
+SUITES = ("kernels", "calls")
+#: What the name of a file of kept results and the line about the machine are made of.
+DESCRIBED = ("processor", "instruction set")
 
 
 def load(path: Path) -> Results:
-    """The results in `path`, as pytest-benchmark wrote them or as `keep` did."""
-    document = _read_json(path)
-    try:
-        results = _measured(document) if "benchmarks" in document else _kept(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ReportError(
-            f"{path} was not written by these benchmarks: {type(error).__name__}: {error}"
-        ) from error
-    if not results.rows:
-        raise ReportError(f"{path} has no row with NumPy's time; measure with the numpy backend too")
-    return results
+    """What the report needs of a measurement: backends on one thread, in rows that have NumPy's time.
+
+    Times have four digits, which is more than a clock under a noisy machine is good for.
+    """
+    measured = results.load(path)
+    rows = [_rounded(row) for row in measured.rows if row.suite in SUITES and row.threads == 1]
+    if missing := [name for name in DESCRIBED if name not in measured.machine]:
+        raise ResultsError(f"{path} does not tell {', '.join(missing)}")
+    if not any(BASELINE in row.figures for row in rows):
+        raise ResultsError(f"{path} has no row with NumPy's time; measure with the numpy backend too")
+    return replace(measured, rows=tuple(row for row in rows if BASELINE in row.figures))
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ReportError(f"{path} is not JSON: {error}") from error
+def _rounded(row: Row) -> Row:
+    def four(seconds: float) -> float:
+        return float(f"{seconds:.4g}")
+
+    figures = {
+        name: Figure(four(one.median), four(one.q1), four(one.q3), tuple(map(four, one.passes)))
+        for name, one in row.figures.items()
+    }
+    return replace(row, figures=figures)
 
 
-def _measured(document: Mapping[str, Any]) -> Results:
-    """From the JSON of a measurement: the backends on one thread. Rivals and first calls are on other pages."""
-    found: dict[tuple[str, ...], dict[str, float]] = {}
-    for benchmark in document["benchmarks"]:
-        params, extra = benchmark["params"], benchmark["extra_info"]
-        if extra["suite"] in ("kernels", "calls") and extra["threads"] == 1:
-            key = extra["family"], params["kernel"], params["workload"], params["dtype"]
-            found.setdefault(key, {})[params["backend_name"]] = _time(benchmark["stats"]["median"])
-    rows = tuple(Row(*key, seconds) for key, seconds in found.items() if BASELINE in seconds)
-    machine = {**document["machine_info"]["fastnn"], "measured": document["datetime"][:10]}
-    return Results(_named(machine), rows)
+def backends(found: Results) -> list[str]:
+    """The backends that are compared with NumPy."""
+    return [name for name in found.contenders if name != BASELINE]
 
 
-def _kept(document: Mapping[str, Any]) -> Results:
-    """From the file that `keep` wrote."""
-    rows = []
-    for row in document["rows"]:
-        family, kernel, workload, dtype = map(str, row["id"])
-        seconds = {backend: _time(seconds) for backend, seconds in row["seconds"].items()}
-        rows.append(Row(family, kernel, workload, dtype, seconds))
-    return Results(_named(document["machine"]), tuple(row for row in rows if BASELINE in row.seconds))
+def stem(found: Results) -> str:
+    """The name of the file that keeps these results: the processor and its instruction set."""
+    processor, instructions = (found.machine[name] for name in DESCRIBED)
+    processor = re.sub(r"\((r|tm)\)|\bcpu\b|@.*", "", processor.lower())
+    return "-".join(re.findall(r"[a-z0-9]+", f"{processor} {instructions}"))
 
 
-def _named(machine: Mapping[str, Any]) -> dict[str, str]:
-    """The description of a machine, which must say when, on what and with which instructions."""
-    missing = [name for name in ("measured", "processor", "instruction set") if name not in machine]
-    if missing:
-        raise ValueError(f"the machine has no {', '.join(missing)}")
-    return {str(name): str(value) for name, value in machine.items()}
-
-
-def _time(seconds: Any) -> float:
-    """To four digits, which is more than a clock under a noisy machine is good for."""
-    if not seconds > 0:
-        raise ValueError(f"a time of {seconds!r} seconds")
-    return float(f"{seconds:.4g}")
-
-
-def refuse_incomplete(path: Path) -> None:
-    """A quick, partial or interrupted run is for its terminal, not for pages."""
-    if not _read_json(path).get("fastnn", {}).get("complete", True):
-        raise ReportError(f"{path} is not a complete run; --print shows what it says")
-
-
-def keep(results: Results, folder: Path) -> Path:
-    """Write what the report needs of `results` to the file of their machine; its path."""
-    rows = ",\n".join(json.dumps({"id": row.id, "seconds": row.seconds}) for row in results.rows)
-    path = folder / f"{results.stem}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f'{{"machine": {json.dumps(results.machine)},\n"rows": [\n{rows}\n]}}\n', encoding="utf-8"
+def keep(found: Results, folder: Path) -> Path:
+    """Write what the report needs to the file of the machine, in the form that it was read from; its path."""
+    rest = {
+        "machine_info": {"fastnn": dict(found.machine)},
+        "commit_info": {"id": found.revision.removesuffix("+"), "dirty": found.revision.endswith("+")},
+        "datetime": found.measured,
+        "fastnn": dict(found.own),
+    }
+    lines = ",\n".join(
+        json.dumps(_benchmark(row, name, figure))
+        for row in found.rows
+        for name, figure in row.figures.items()
     )
+    path = folder / f"{stem(found)}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'{json.dumps(rest)[:-1]},\n"benchmarks": [\n{lines}\n]}}\n', encoding="utf-8")
     return path
+
+
+def _benchmark(row: Row, name: str, figure: Figure) -> dict[str, Any]:
+    params = {"kernel": row.kernel, "workload": row.workload, "dtype": row.dtype}
+    extra = {"suite": row.suite, "family": row.family, "flops": row.flops, "bytes": row.bytes}
+    return {
+        "params": {**params, "threads": row.threads, "backend_name": name},
+        "extra_info": {**extra, "passes": figure.passes},
+        "stats": {"median": figure.median, "q1": figure.q1, "q3": figure.q3},
+    }
 
 
 def latest(folder: Path) -> Path:
     """The file in `folder` that was measured last."""
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise ReportError(f"{folder} holds no results; measure with `python -m fastnn bench` first")
-    return max(paths, key=lambda path: load(path).machine["measured"])
+        raise ResultsError(f"{folder} holds no results; measure with `python -m fastnn bench` first")
+    return max(paths, key=lambda path: load(path).measured)
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Markdown
 
 
-def summary(results: Results) -> str:
+def summary(found: Results) -> str:
     """What README says: the machine, the summary, a row for each workload of a family, and every loss."""
-    return "\n\n".join([_machine(results), _totals(results), _by_workload(results), _losses(results)])
+    return "\n\n".join([_machine(found), _totals(found), _by_workload(found), _losses(found)])
 
 
-def full(results: Results) -> str:
+def full(found: Results) -> str:
     """The page with every row."""
     header = ["Kernel", "Workload", "dtype", "NumPy"]
-    for backend in results.backends:
+    for backend in backends(found):
         header += [_title(backend), f"NumPy / {_title(backend)}"]
     parts = [
         "# Benchmarks",
         "Written by `benchmarks/report.py`; run `make bench` for another machine's.",
-        _machine(results),
+        _machine(found),
     ]
-    parts += [_totals(results), _losses(results)]
-    for family, rows in _grouped(results.rows, lambda row: row.family).items():
+    parts += [_totals(found), _losses(found)]
+    for family, rows in _grouped(found.rows, lambda row: row.family).items():
         body = []
         for row in rows:
-            cells = [row.kernel, row.workload, row.dtype, _duration(row.seconds[BASELINE])]
-            for backend in results.backends:
-                known = backend in row.seconds
-                cells += [_duration(row.seconds[backend]) if known else "-", _ratio(row.ratio(backend))]
+            cells = [row.kernel, row.workload, row.dtype, _seconds(row, BASELINE)]
+            for backend in backends(found):
+                ratio = _ratios([row], backend)
+                cells += [_seconds(row, backend), _ratio(ratio[0])] if ratio else ["-", "-"]
             body.append(cells)
         parts += [f"## {family.capitalize()}", _table(header, body)]
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(results: Results) -> str:
-    machine = dict(results.machine)
-    where = f"Measured on {machine.pop('measured')}, {machine.pop('processor')}"
+def _machine(found: Results) -> str:
+    machine = dict(found.machine)
+    where = f"Measured on {found.measured[:10]}, {machine.pop('processor')}"
     return f"{where}: {', '.join(f'{name} {value}' for name, value in machine.items())}."
 
 
-def _totals(results: Results) -> str:
+def _totals(found: Results) -> str:
     """All rows in a few figures; and those alone in which the work counts and not the call."""
     header = ["Ratio", "Of rows", "Number", "Median", "Geometric mean", "Lowest", "Highest", "Below 1.0"]
-    working = [row for row in results.rows if row.seconds[BASELINE] >= WORK]
+    working = [row for row in found.rows if row.figures[BASELINE].median >= WORK]
     body = []
-    for backend in results.backends:
-        for which, rows in (("all", results.rows), (f"of {_duration(WORK)} and more", working)):
+    for backend in backends(found):
+        for which, rows in (("all", found.rows), (f"of {duration(WORK)} and more", working)):
             if ratios := _ratios(rows, backend):
                 figures = (
                     statistics.median(ratios),
@@ -225,28 +173,28 @@ def _totals(results: Results) -> str:
     return _table(header, body)
 
 
-def _by_workload(results: Results) -> str:
+def _by_workload(found: Results) -> str:
     """One row for each workload of a family: geometric means over its kernels, and the range of ratios."""
     header = ["Family", "Workload", "dtype", "Kernels", "NumPy"]
-    header += [f"NumPy / {_title(backend)}" for backend in results.backends]
+    header += [f"NumPy / {_title(backend)}" for backend in backends(found)]
     body = []
-    groups = _grouped(results.rows, lambda row: (row.family, row.workload, row.dtype))
+    groups = _grouped(found.rows, lambda row: (row.family, row.workload, row.dtype))
     for (family, workload, dtype), rows in groups.items():
-        time = _duration(statistics.geometric_mean(row.seconds[BASELINE] for row in rows))
-        ranges = [_range(_ratios(rows, backend)) for backend in results.backends]
+        time = duration(statistics.geometric_mean(row.figures[BASELINE].median for row in rows))
+        ranges = [_range(_ratios(rows, backend)) for backend in backends(found)]
         body.append([family, workload, dtype, str(len(rows)), time, *ranges])
     return _table(header, body)
 
 
-def _losses(results: Results) -> str:
+def _losses(found: Results) -> str:
     """Every row in which NumPy is faster, by name; a line for each kernel."""
     lines = []
-    for backend in results.backends:
-        lost = [row for row in results.rows if (ratio := row.ratio(backend)) is not None and ratio < 1]
+    for backend in backends(found):
+        lost = [row for row in found.rows if any(ratio < 1 for ratio in _ratios([row], backend))]
         for (_, kernel, dtype), rows in _grouped(
             lost, lambda row: (row.family, row.kernel, row.dtype)
         ).items():
-            named = "; ".join(f"{row.workload}: {_ratio(row.ratio(backend))}" for row in rows)
+            named = "; ".join(f"{row.workload}: {_ratio(*_ratios([row], backend))}" for row in rows)
             lines.append(_plain(f"- {_title(backend)}, {kernel}, {dtype}, {named}"))
     if not lines:
         return "No row is below 1.0."
@@ -255,7 +203,11 @@ def _losses(results: Results) -> str:
 
 def _ratios(rows: Iterable[Row], backend: str) -> list[float]:
     """The ratios of those rows that `backend` was measured in."""
-    return [ratio for row in rows if (ratio := row.ratio(backend)) is not None]
+    return [ratio.value for row in rows if (ratio := row.ratio(backend))]
+
+
+def _seconds(row: Row, backend: str) -> str:
+    return duration(row.figures[backend].median)
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
@@ -281,10 +233,8 @@ def _title(backend: str) -> str:
     return TITLES.get(backend, backend)
 
 
-def _ratio(ratio: float | None) -> str:
+def _ratio(ratio: float) -> str:
     """Cut, not rounded: what reads as 1.00 is no loss."""
-    if ratio is None:
-        return "-"
     return (
         f"{math.floor(ratio * 100 + 1e-9) / 100:.2f}"
         if ratio < 10
@@ -301,13 +251,6 @@ def _range(ratios: list[float]) -> str:
     return mean if len(ratios) == 1 else f"{mean} ({_ratio(min(ratios))} to {_ratio(max(ratios))})"
 
 
-def _duration(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
-
-
 # ------------------------------------------------------------------------------------------------------------
 # Pages
 
@@ -317,17 +260,17 @@ def with_block(page: str, block: str, path: Path) -> str:
     before, start, rest = page.partition(START)
     _, end, after = rest.partition(END)
     if not (start and end) or page.count(START) != 1 or page.count(END) != 1:
-        raise ReportError(f"{path} needs one line {START} and after it one line {END}")
+        raise ResultsError(f"{path} needs one line {START} and after it one line {END}")
     return f"{before}{start}\n{block}\n{end}{after}"
 
 
-def pages(results: Results, readme: Path, page: Path | None) -> dict[Path, str]:
+def pages(found: Results, readme: Path, page: Path | None) -> dict[Path, str]:
     """What each page should say."""
     try:
-        wanted = {readme: with_block(readme.read_text(encoding="utf-8"), summary(results), readme)}
+        wanted = {readme: with_block(readme.read_text(encoding="utf-8"), summary(found), readme)}
     except OSError as error:
-        raise ReportError(f"{readme} cannot be read: {error.strerror}") from error
-    return {**wanted, page: full(results)} if page else wanted
+        raise ResultsError(f"{readme} cannot be read: {error.strerror}") from error
+    return {**wanted, page: full(found)} if page else wanted
 
 
 def out_of_step(wanted: Mapping[Path, str]) -> list[Path]:
@@ -356,22 +299,23 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         path = asked.measured or latest(asked.results)
-        results = load(path)
+        found = load(path)
         if asked.print:
-            sys.stdout.write(summary(results) + "\n")
+            sys.stdout.write(summary(found) + "\n")
             return 0
-        stale = out_of_step(pages(results, asked.readme, asked.full))
+        stale = out_of_step(pages(found, asked.readme, asked.full))
         if asked.check:
             for page in stale:
                 sys.stderr.write(f"{page} does not say what {path} says; run benchmarks/report.py\n")
             return 1 if stale else 0
         if asked.measured:
-            refuse_incomplete(asked.measured)
-            keep(results, asked.results)
-        for page, text in pages(results, asked.readme, asked.full).items():
+            if not found.own.get("complete", True):
+                raise ResultsError(f"{path} is not a complete run; --print shows what it says")
+            keep(found, asked.results)
+        for page, text in pages(found, asked.readme, asked.full).items():
             page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(text, encoding="utf-8")
-    except ReportError as error:
+    except ResultsError as error:
         parser.error(str(error))
     return 0
 

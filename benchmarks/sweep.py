@@ -41,7 +41,7 @@ PASSES = 3
 
 def work(kernel: str, size: int) -> Work:
     """One size of one kernel: into an array that exists where the library has a way to say so."""
-    import rivals  # neighbours of a script are on the path, those of a module that a test loads are not
+    import rivals  # and with it every library that is there, which drawing does not need
 
     x = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
     names = {"np": np, "x": x, "y": np.empty_like(x)}

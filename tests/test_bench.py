@@ -89,7 +89,7 @@ def test_unknown_names_list_the_known(arguments, known, capsys):
 
 
 def test_without_a_checkout_the_rivals_are_refused(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(command, "RIVALS", tmp_path / "rivals.py")
+    monkeypatch.setattr(command, "SCRIPTS", tmp_path / "benchmarks")
     with pytest.raises(SystemExit, match="2"):
         command.main(["--rivals"])
     assert "needs a checkout of fastnn's sources" in capsys.readouterr().err

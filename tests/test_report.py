@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
+import dataclasses
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from fastnn.bench.worker import load_script
+
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def _load() -> ModuleType:
-    """benchmarks/report.py, which is a script and in no package."""
-    spec = importlib.util.spec_from_file_location("benchmarks_report", ROOT / "benchmarks" / "report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-report = _load()
+report = load_script("report")
 PAGE = f"# Title\n\n{report.START}\nold\n{report.END}\n\nend\n"
 
 
 def _benchmark(kernel: str, backend: str, seconds: float, **changes: Any) -> dict[str, Any]:
     """One benchmark as pytest-benchmark writes it, as far as the report reads it."""
     params = {"kernel": kernel, "workload": "n=64", "dtype": "float32", "threads": 1, "backend_name": backend}
-    extra = {"suite": "kernels", "family": "activations", "threads": 1}
-    own = {name: changes.pop(name) for name in ("workload", "dtype") if name in changes}
+    extra = {"suite": "kernels", "family": "activations"}
+    own = {name: changes.pop(name) for name in ("workload", "dtype", "threads") if name in changes}
     return {
         "params": params | own,
         "extra_info": extra | changes,
-        "stats": {"min": seconds / 2, "median": seconds},
+        "stats": {"median": seconds, "q1": seconds / 2, "q3": seconds},
     }
 
 
@@ -45,8 +32,10 @@ def _document(*benchmarks: dict[str, Any]) -> dict[str, Any]:
     machine = {"processor": "Intel(R) Core(TM) i7 CPU @ 2.60GHz", "instruction set": "avx2", "threads": "1"}
     return {
         "machine_info": {"fastnn": machine},
+        "commit_info": {"id": "0123456789abcdef", "dirty": True},
         "datetime": "2025-01-02T03:04:05",
         "benchmarks": list(benchmarks),
+        "fastnn": {"schema": 1, "limits": {}},
     }
 
 
@@ -84,13 +73,14 @@ def _readme(folder: Path) -> str:
 
 
 def test_medians_on_one_thread_give_the_ratio(folder: Path) -> None:
-    results = report.load(folder / "measured.json")
-    relu = results.rows[0]
-    assert relu.id == ["activations", "relu", "n=64", "float32"]
-    assert relu.seconds == {"numpy": 3e-6, "cython": 1e-6, "numba": 5e-6}
-    assert relu.ratio("cython") == pytest.approx(3)
-    assert results.backends == ["cython", "numba"]
-    assert results.rows[2].ratio("numba") is None
+    found = report.load(folder / "measured.json")
+    assert [row.kernel for row in found.rows] == ["relu", "tanh", "mse_loss"]
+    relu = found.rows[0]
+    medians = {name: figure.median for name, figure in relu.figures.items()}
+    assert medians == {"numpy": 3e-6, "cython": 1e-6, "numba": 5e-6}
+    assert relu.ratio("cython").value == pytest.approx(3)
+    assert report.backends(found) == ["cython", "numba"]
+    assert found.rows[2].ratio("numba") is None
 
 
 def test_block_stands_between_the_markers(folder: Path) -> None:
@@ -141,7 +131,9 @@ def test_full_page_has_every_row(folder: Path) -> None:
 def test_kept_results_say_the_same(folder: Path) -> None:
     _run(folder, str(folder / "measured.json"))
     kept = folder / "results" / "intel-core-i7-avx2.json"
-    assert report.load(kept) == report.load(folder / "measured.json")
+    found, measured = report.load(kept), report.load(folder / "measured.json")
+    assert [vars(row) for row in found.rows] == [vars(row) for row in measured.rows]
+    assert dataclasses.replace(found, rows=()) == dataclasses.replace(measured, rows=())
     assert _run(folder, "--check") == 0
     assert _run(folder, str(kept), "--check") == 0
 
@@ -168,7 +160,7 @@ def test_print_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_an_incomplete_run_is_not_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = {**SMALL, "fastnn": {"complete": False}}
+    document = {**SMALL, "fastnn": {**SMALL["fastnn"], "complete": False}}
     (folder / "measured.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(SystemExit, match="2"):
         _run(folder, str(folder / "measured.json"))
@@ -178,25 +170,19 @@ def test_an_incomplete_run_is_not_kept(folder: Path, capsys: pytest.CaptureFixtu
     assert _run(folder, str(folder / "measured.json"), "--print") == 0
 
 
-WITHOUT_MACHINE = {**SMALL, "machine_info": {}}
+WITHOUT_PROCESSOR = {**SMALL, "machine_info": {"fastnn": {"threads": "1"}}}
 WITHOUT_NUMPY = _document(_benchmark("relu", "cython", 1e-6))
-IMPOSSIBLE = _document(_benchmark("relu", "numpy", 0.0))
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         pytest.param("{", "is not JSON", id="not-json"),
-        pytest.param("[]", "was not written by these benchmarks", id="list"),
-        pytest.param("{}", "was not written by these benchmarks", id="empty"),
-        pytest.param('{"benchmarks": [{}]}', "was not written by these benchmarks", id="other-schema"),
+        pytest.param('{"benchmarks": [{}]}', "was not written by", id="other-schema"),
         pytest.param(
-            '{"rows": [{"id": ["a"], "seconds": {}}]}', "was not written by these benchmarks", id="short-id"
+            json.dumps(WITHOUT_PROCESSOR), "does not tell processor, instruction set", id="no-processor"
         ),
-        pytest.param('{"rows": [], "machine": {}}', "the machine has no measured", id="bare-machine"),
-        pytest.param(json.dumps(WITHOUT_MACHINE), "KeyError: 'fastnn'", id="no-machine"),
         pytest.param(json.dumps(WITHOUT_NUMPY), "has no row with NumPy's time", id="no-numpy"),
-        pytest.param(json.dumps(IMPOSSIBLE), "a time of 0.0 seconds", id="no-time"),
     ],
 )
 def test_bad_measurement_is_a_clear_error(
@@ -255,4 +241,4 @@ def test_readme_says_what_the_kept_results_say() -> None:
 
 def test_kept_results_are_small() -> None:
     for path in report.RESULTS.glob("*.json"):
-        assert path.stat().st_size < 300_000, f"{path} should hold no more than the report needs"
+        assert path.stat().st_size < 500_000, f"{path} should hold no more than the report needs"

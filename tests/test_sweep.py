@@ -1,26 +1,19 @@
 """README's picture over sizes: what it is drawn from, and that it can be drawn again."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
+from fastnn.bench.worker import load_script
+
 pytest.importorskip("matplotlib")
 pytest.importorskip("threadpoolctl")
 ROOT = Path(__file__).resolve().parent.parent
+sweep = load_script("sweep")
 
 
-@pytest.fixture(scope="module")
-def sweep():
-    """benchmarks/sweep.py, which is a script and in no package."""
-    spec = importlib.util.spec_from_file_location("benchmarks_sweep", ROOT / "benchmarks" / "sweep.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_backend_is_there_at_every_size(sweep):
+def test_every_backend_is_there_at_every_size():
     text = sweep.KEPT.read_text(encoding="utf-8")
     kept = json.loads(text)
     assert kept["seconds"].keys() == sweep.EXPRESSIONS.keys()
@@ -32,7 +25,7 @@ def test_every_backend_is_there_at_every_size(sweep):
     assert sweep.written(kept) == text
 
 
-def test_the_picture_is_drawn_from_what_is_kept(sweep, tmp_path):
+def test_the_picture_is_drawn_from_what_is_kept(tmp_path):
     kept = json.loads(sweep.KEPT.read_text(encoding="utf-8"))
     picture = tmp_path / "sweep.svg"
     sweep.draw(kept, picture)

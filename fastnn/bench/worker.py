@@ -7,7 +7,7 @@ goes on where it ended.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import sys
@@ -27,8 +27,8 @@ from fastnn.bench.timing import QUICK, ContenderError, Patience, clock_for, inte
 
 #: Who compiles when it is first called.
 COMPILING = ("numba", "jax")
-#: The rows of the rivals, which are part of the sources only.
-RIVALS = Path(fastnn.__file__).parents[1] / "benchmarks" / "rivals.py"
+#: The rows of the rivals and of whole networks, which are part of the sources only.
+SCRIPTS = Path(fastnn.__file__).parents[1] / "benchmarks"
 #: Seconds between turns where several threads of other libraries may still spin.
 PAUSE = 0.25
 INTERRUPTED = 130
@@ -73,7 +73,7 @@ class Plan:
     def rival_works(self) -> Iterator[tuple[str, Iterator[Work]]]:
         """The families of the rivals' rows, each with its rows that are asked for."""
         if self.rivals:
-            for family, make in load_rivals().FAMILIES.items():
+            for family, make in load_script("rivals").FAMILIES.items():
                 yield family, map(_by_backend, filter(partial(self._wants, family), make()))
 
     def _wants(self, family: str, work: Work) -> bool:
@@ -87,15 +87,11 @@ def _by_backend(work: Work) -> Work:
     return replace(work, contenders=named)
 
 
-def load_rivals() -> ModuleType:
-    """benchmarks/rivals.py, which is a script and in no package."""
-    spec = importlib.util.spec_from_file_location("benchmarks_rivals", RIVALS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def load_script(name: str) -> ModuleType:
+    """A module of benchmarks/, whose scripts are in no package; its neighbours are on the path, as when it is run."""
+    if str(SCRIPTS) not in sys.path:
+        sys.path.append(str(SCRIPTS))
+    return importlib.import_module(name)
 
 
 class Journal:
