@@ -3,9 +3,10 @@
     python benchmarks/networks.py [--threads 1] [--only MLP] [--rounds 15]
     python benchmarks/networks.py --memory
 
-As in `rivals.py`: all take turns in one process, and every answer is compared with that of the definitions in float64
-before it is timed. The answer of a training step is its loss and how each parameter has changed. All begin with the
-same weights and get the same batch, as arrays of their own; inference goes from ndarray to ndarray.
+These rows are also part of `python -m fastnn bench --rivals`, as the family "networks". As in `rivals.py`, all take
+turns in one process, and every answer is compared with that of the definitions in float64 before it is timed. The
+answer of a training step is its loss and how each parameter has changed. All begin with the same weights and get the
+same batch, as arrays of their own; inference goes from ndarray to ndarray.
 
 With `--memory`, what the process grows by in a few training steps at most, each in a process of its own.
 """
@@ -567,6 +568,12 @@ def epoch_in_jax(training: Training, x: np.ndarray, labels: np.ndarray) -> Call 
 
 
 FAMILIES = {"inference": inference_rows, "steps": step_rows, "epoch": epoch_rows}
+
+
+def rows() -> Iterator[Work]:
+    """All rows, which are one family of `python -m fastnn bench --rivals`."""
+    for make in FAMILIES.values():
+        yield from make()
 
 
 # ----------------------------------------------------------------------------------------------------

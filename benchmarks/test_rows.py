@@ -6,7 +6,9 @@ With `--benchmark-enable` pytest-benchmark times them, one after the other; `mak
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastnn import available_backends
 from fastnn.bench.rows import BACKENDS, Row, Work, call_rows, kernel_rows, small_enough, verify
+from fastnn.bench.worker import load_script
 
 #: Workloads of more elements than this are left out, but for a kernel's smallest.
 TESTED = 1e5
@@ -41,23 +44,20 @@ def test_row(row: Row, backend: str, benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
 def test_networks_answer_alike():
-    import networks  # the script beside this file
-
-    for make in networks.FAMILIES.values():
-        for work in make():
-            for contender in work.answers or work.contenders:
-                verify(work, contender)
+    for work in load_script("networks").rows():
+        for contender in work.contenders:
+            verify(work, contender)
 
 
 def test_a_rival_that_cannot_be_run_is_named_and_one_that_is_wrong_is_an_error(
     capsys: pytest.CaptureFixture,
 ) -> None:
-    import rivals  # the script beside this file
+    rivals = load_script("rivals")
 
     def without_compiler() -> None:
         raise RuntimeError("no C++ compiler\nand more")
 
-    def work(**contenders: rivals.Call) -> Work:
+    def work(**contenders: Callable[[], Any]) -> Work:
         return Work("a sum", 1, 1, lambda: np.ones(1), {"fastnn": lambda: np.ones(1), **contenders})
 
     found = rivals.answering(work(numpy=lambda: np.ones(1), **{"torch compiled": without_compiler}))

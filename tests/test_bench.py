@@ -47,6 +47,7 @@ def test_every_backend_is_measured_and_compared(measured):
     assert {1, limits.all_threads()} == found.limits.keys()
     assert all(found.share(row, "cython") > 0 for row in found.timed)
     assert "8/8" in finished.stderr
+    assert "left out" not in finished.stdout
 
 
 def test_the_file_says_what_the_figures_depend_on(measured):
@@ -168,6 +169,34 @@ def test_rows_that_cannot_be_made_are_named(tmp_path):
     assert "out of order" in failed[0]["reason"]
     measured = [entry["facts"]["family"] for entry in journal.entries if entry["event"] == "measured"]
     assert measured == ["activations", "losses"]
+
+
+def test_the_first_answer_of_a_contender_that_trains_is_compared(tmp_path):
+    weights = {name: np.zeros(3) for name in ("numpy", "fastnn", "wrong")}
+
+    def train(name, step):
+        weights[name] += step
+        return weights[name]
+
+    calls = {name: partial(train, name, 2 if name == "wrong" else 1) for name in weights}
+    answers = {name: lambda call=call: call() / 1 for name, call in calls.items()}
+    given = rows.Work("train", 1, 0, lambda: np.ones(3), calls, answers)
+    entries = journal_of(tmp_path, worker._by_backend(given))
+    assert [one["contender"] for one in entries if one["event"] == "failed"] == ["wrong"]
+    own = fastnn.report()[0].backend
+    assert all(one["seconds"].keys() == {"numpy", own} for one in entries if one["event"] == "measured")
+
+
+def test_whole_networks_are_rows_of_the_rivals(tmp_path):
+    plan = type("Networks", (worker.Plan,), {"patience": TINY})
+    journal = worker.Journal(tmp_path / "journal")
+    worker.Bench(plan(passes=1, rivals=True, only=("networks",), largest=1e7), journal).run()
+    measured = {entry["row"]: entry for entry in journal.entries if entry["event"] == "measured"}
+    dense = measured["networks: MLP 784-512-256-10, SGD step of 64"]
+    assert {"numpy", fastnn.report()[0].backend} <= dense["seconds"].keys()
+    assert "networks: LeNet-5 1x28x28, Adam step of 64" in measured
+    (left_out,) = (entry["rows"] for entry in journal.entries if entry["event"] == "left out")
+    assert left_out == ["networks: VGG-like 3x32x32, SGD step of 32"]
 
 
 #: A worker with one row, of which a contender does something to its process.

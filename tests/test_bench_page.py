@@ -120,6 +120,13 @@ def test_the_page_fetches_nothing(rendered):
     assert not re.search(r"<(?:script|link|img|iframe)[^>]*\s(?:src|href)=", rendered)
 
 
+def test_what_a_quick_run_leaves_out_is_told(rendered):
+    given = results.parse(document(left_out=["networks: VGG"], plan={"quick": True}))
+    assert "left out of a quick run: networks: VGG" in results.text(given)
+    assert "Too long for a quick run: networks: VGG." in body(page.render(given))
+    assert "left-out" not in rendered
+
+
 def test_a_comparison_is_shown():
     old = document()
     for one in old["benchmarks"]:

@@ -16,5 +16,5 @@
     the command.
 
 This package is installed with fastnn, so that the command works without its sources; only the rows of the rivals
-(`benchmarks/rivals.py`) need a checkout.
+(`benchmarks/rivals.py`, `networks.py`) need a checkout.
 """

@@ -27,7 +27,7 @@ from fastnn.bench.compare import MARGIN, compare
 from fastnn.bench.limits import all_threads
 from fastnn.bench.limits import measure as measure_limits
 from fastnn.bench.rows import BACKENDS, CALLS, DTYPES
-from fastnn.bench.worker import INTERRUPTED, SCRIPTS, Journal, Plan, load_script, read_journal
+from fastnn.bench.worker import INTERRUPTED, SCRIPTS, Journal, Plan, read_journal, rival_families
 from fastnn.io import write_whole
 
 #: What holds each library to a number of threads, before it is imported.
@@ -220,7 +220,7 @@ def _refuse_unknown(asked: argparse.Namespace, parser: argparse.ArgumentParser) 
     if asked.rivals:
         if not SCRIPTS.exists():
             parser.error(f"--rivals needs a checkout of fastnn's sources: {SCRIPTS} is not there")
-        families.update(load_script("rivals").FAMILIES)
+        families.update(rival_families())
     known = {"only": families, "backends": set(BACKENDS), "dtypes": set(DTYPES)}
     for option, expected in known.items():
         unknown = [name for name in getattr(asked, option) if name not in expected]

@@ -60,6 +60,7 @@ def render(results: Results, comparison: Comparison | None = None, compared_with
         losses=_losses(results),
         charts=[{"title": title} for title, _ in charts],
         rows=[_cells(results, row) for row in results.timed],
+        left_out=results.own.get("left_out", []),
         first_calls=_first_calls(results),
         duration=duration,
         plotly=Markup(plotly.offline.get_plotlyjs().replace("</script", "<\\/script")),

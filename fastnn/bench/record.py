@@ -51,13 +51,20 @@ def document(
         for entry in entries
         if entry["event"] == "failed"
     ]
+    left_out = dict.fromkeys(
+        name
+        for entries in journals.values()
+        for entry in entries
+        if entry["event"] == "left out"
+        for name in entry["rows"]
+    )
     return {
         "machine_info": dict(machine),
         "commit_info": commit_info(),
         "benchmarks": benchmarks,
         "datetime": datetime.now(UTC).isoformat(),
         "version": pytest_benchmark.__version__,
-        "fastnn": {"schema": SCHEMA, **own, "failures": failures},
+        "fastnn": {"schema": SCHEMA, **own, "failures": failures, "left_out": list(left_out)},
     }
 
 

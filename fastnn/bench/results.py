@@ -231,7 +231,7 @@ def text(results: Results) -> str:
     for name, baseline, ratios in compared(results):
         verdicts = [ratio.verdict for ratio in ratios.values()]
         lines.append(
-            f"{baseline} / {name}: {len(ratios)} rows, geometric mean {geometric_mean(ratios.values()):.2f}, "
+            f"{baseline} / {name}: {_rows(len(ratios))}, geometric mean {geometric_mean(ratios.values()):.2f}, "
             f"{verdicts.count('win')} won, {verdicts.count('even')} even, {verdicts.count('loss')} lost"
         )
         lines += [
@@ -239,8 +239,13 @@ def text(results: Results) -> str:
             for row, ratio in ratios.items()
             if ratio.verdict == "loss"
         ]
+    lines += [f"left out of a quick run: {name}" for name in results.own.get("left_out", [])]
     lines += [f"limits, threads {threads}: {limits}" for threads, limits in results.limits.items()]
     return "\n".join([*lines, f"noise of a time: {results.noise:.1%}, the median over rows"])
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' if count != 1 else ''}"
 
 
 def compared(results: Results) -> list[tuple[str, str, dict[Row, Ratio]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -90,13 +91,26 @@ class Row:
         return "-".join(filter(None, (self.kernel, self.workload, self.dtype)))
 
 
-def verify(work: Work, contender: str) -> None:
-    """An AssertionError where the contender's answer is not the definition's."""
-    if contender in work.checks:
+def verify(work: Work, contender: str) -> float:
+    """The seconds of the contender's first call; an AssertionError where its answer is not the definition's.
+
+    Whoever trains gives another answer in each call: the first is the one to compare.
+    """
+    judged_by_itself = contender in work.checks
+    exact = None if judged_by_itself else work.exact()
+    call = (work.answers or work.contenders)[contender]
+    start = time.perf_counter()
+    answer = call()
+    elapsed = time.perf_counter() - start
+    if judged_by_itself:
         work.checks[contender]()
-        return
-    answer = (work.answers or work.contenders)[contender]
-    for given, right in zip(_answers(answer()), _answers(work.exact()), strict=True):
+    else:
+        _compare(answer, exact, work, contender)
+    return elapsed
+
+
+def _compare(answer: Any, exact: Any, work: Work, contender: str) -> None:
+    for given, right in zip(_answers(answer), _answers(exact), strict=True):
         scale = max(float(np.abs(right).max(initial=0)), 1.0)
         np.testing.assert_allclose(
             given.reshape(right.shape),
@@ -246,11 +260,18 @@ def _call_work(kernel: str, size: int, way: str, dtype: str, backends: Iterable[
 # Choosing
 
 
-def small_enough(rows: Iterable[Row], largest: float) -> list[Row]:
-    """The rows of at most so many elements, and the smallest of each kernel."""
+def small_enough(rows: Iterable[Row], largest: float | None) -> list[Row]:
+    """The rows of at most so many elements, and the smallest of each kernel; all, where there is no such number."""
     given = list(rows)
+    if largest is None:
+        return given
     smallest: dict[tuple[str, str], float] = {}
     for row in given:
         key = row.family, row.kernel
         smallest[key] = min(row.elements, smallest.get(key, math.inf))
     return [row for row in given if row.elements <= max(largest, smallest[row.family, row.kernel])]
+
+
+def too_long(work: Work, largest: float | None) -> bool:
+    """Whether the products take longer than so many elements."""
+    return largest is not None and work.flops / 2 > largest * PRODUCTS_PER_ELEMENT

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import fastnn
 from fastnn._contract import KERNELS
 from fastnn.bench import rows as bench_rows
-from fastnn.bench.rows import Row, Work, call_rows, kernel_rows, small_enough, verify
+from fastnn.bench.rows import Call, Row, Work, call_rows, kernel_rows, small_enough, too_long, verify
 from fastnn.bench.timing import QUICK, ContenderError, Patience, clock_for, interleaved
 
 #: Who compiles when it is first called.
@@ -63,17 +63,18 @@ class Plan:
         return replace(QUICK if self.quick else Patience(), pause=pause)
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the kernels that are asked for and small enough, or their kernel's smallest."""
-        rows = [*kernel_rows(self.dtypes), *call_rows(self.dtypes)]
-        for row in rows if self.largest is None else small_enough(rows, self.largest):
+        """The rows of the kernels that are asked for."""
+        for row in (*kernel_rows(self.dtypes), *call_rows(self.dtypes)):
             names = {row.kernel, row.family, KERNELS[row.kernel].family}
             if not self.only or names.intersection(self.only):
                 yield row
 
     def rival_works(self) -> Iterator[tuple[str, Iterator[Work]]]:
         """The families of the rivals' rows, each with its rows that are asked for."""
-        if self.rivals:
-            for family, make in load_script("rivals").FAMILIES.items():
+        families = rival_families() if self.rivals else {}
+        names_of_kernels = set(self.only).difference(families)
+        for family, make in families.items():
+            if not self.only or family in self.only or names_of_kernels:
                 yield family, map(_by_backend, filter(partial(self._wants, family), make()))
 
     def _wants(self, family: str, work: Work) -> bool:
@@ -82,9 +83,17 @@ class Plan:
 
 def _by_backend(work: Work) -> Work:
     """What the rivals' rows call fastnn is the backend behind the public names."""
-    own = fastnn.report()[0].backend
-    named = {own if name == "fastnn" else name: call for name, call in work.contenders.items()}
-    return replace(work, contenders=named)
+
+    def named(calls: Mapping[str, Call]) -> dict[str, Call]:
+        own = fastnn.report()[0].backend
+        return {own if name == "fastnn" else name: call for name, call in calls.items()}
+
+    return replace(work, contenders=named(work.contenders), answers=work.answers and named(work.answers))
+
+
+def rival_families() -> dict[str, Callable[[], Iterator[Work]]]:
+    """What makes the rows with rivals, by family: kernels, and whole networks."""
+    return {**load_script("rivals").FAMILIES, "networks": load_script("networks").rows}
 
 
 def load_script(name: str) -> ModuleType:
@@ -134,9 +143,17 @@ class Bench:
 
     def run(self) -> None:
         """All passes over all rows."""
-        rows = list(self.plan.rows())
-        works = sum(self._count(family, made) for family, made in self.plan.rival_works())
-        total = (len(rows) + works) * self.plan.passes
+        asked = list(self.plan.rows())
+        rows = small_enough(asked, self.plan.largest)
+        works = [
+            (f"{family}: {work.name}", too_long(work, self.plan.largest))
+            for family, made in self.plan.rival_works()
+            for work in self._made(family, made)
+        ]
+        left_out = [f"{row.family}: {row.name}" for row in asked if row not in rows]
+        left_out += [name for name, long in works if long]
+        self.journal.add("left out", rows=left_out)
+        total = (len(asked) + len(works) - len(left_out)) * self.plan.passes
         with _bar(total) as bar:
             for number in range(self.plan.passes):
                 for row in rows:
@@ -145,13 +162,12 @@ class Bench:
                     bar.update()
                 for family, made in self.plan.rival_works():
                     for work in self._made(family, made):
+                        if too_long(work, self.plan.largest):
+                            continue
                         bar.set_postfix_str(work.name, refresh=False)
                         what = {"family": family, "kernel": work.name, "workload": "", "dtype": "float32"}
                         self._measure(f"{family}: {work.name}", what, "rivals", work, number)
                         bar.update()
-
-    def _count(self, family: str, made: Iterator[Work]) -> int:
-        return sum(1 for _ in self._made(family, made))
 
     def _made(self, family: str, made: Iterator[Work]) -> Iterator[Work]:
         """The rows of a family, up to one that cannot be made."""
@@ -216,11 +232,8 @@ class Bench:
 
     def _answers(self, name: str, what: Mapping[str, str], work: Work, contender: str) -> bool:
         """Whether the contender gives the right answer; its first call may be that of a compiler."""
-        start = time.perf_counter()
         try:
-            work.contenders[contender]()
-            elapsed = time.perf_counter() - start
-            verify(work, contender)
+            elapsed = verify(work, contender)
         except Exception as problem:
             first_line = str(problem).strip().partition("\n")[0]
             self._fail(name, contender, f"{type(problem).__name__}: {first_line}")
