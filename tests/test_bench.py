@@ -1,5 +1,6 @@
 """`python -m fastnn bench`: what is measured, what is written, and what becomes of those who fail."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -247,13 +248,16 @@ def test_a_rival_that_kills_the_process_is_named_and_the_rest_goes_on(monkeypatc
 
 @of_posix
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
-def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path, sent):
+def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path, capsys, sent):
     does = f"os.kill(os.getppid(), signal.{sent}); time.sleep(60)"
     status, output = run_script(monkeypatch, tmp_path, does)
     assert status == worker.INTERRUPTED
     document = json.loads(output.read_text(encoding="utf-8"))
     assert document["fastnn"]["interrupted"]
     assert [row.kernel for row in results.load(output).rows] == ["first"]
+    told = capsys.readouterr()
+    assert f"interrupted; 1 benchmarks are in {output}" in told.err
+    assert told.out.startswith("interrupted: what is here was measured before")
 
 
 def test_a_file_that_cannot_be_written_is_a_clear_error(measured, tmp_path, capsys):
@@ -306,13 +310,29 @@ def test_no_difference_below_the_noise_is_a_win(numpy, cython, verdict):
     given = {"numpy": figure(*numpy), "cython": figure(*cython)}
     row = results.Row("kernels", "activations", "relu", "n=1", "float32", 1, 0, 8, given)
     assert row.ratio("cython").verdict == verdict
-    assert row.ratio("cython", usual=2.0).verdict == "even"
     assert row.ratio("numba") is None
+
+
+def test_the_noise_of_a_ratio_is_at_least_what_is_usual():
+    def row(name, *passes):
+        return dataclasses.replace(
+            ROW, kernel=name, figures={"numpy": figure(3.0, 3.0), "cython": figure(*passes)}
+        )
+
+    quiet, noisy, noisier = row("quiet", 1.0, 1.0), row("noisy", 1.0, 4.0), row("noisier", 1.0, 5.0)
+    found = dataclasses.replace(run_of({}), rows=(quiet, noisy, noisier)).ratios("cython")
+    assert quiet.ratio("cython").verdict == "win"
+    assert found[quiet].noise == found[noisy].noise == pytest.approx(3.0)
+    assert found[quiet].verdict == "even"
+    assert found[noisier].noise == pytest.approx(4.0)
+
+
+ROW = results.Row("kernels", "activations", "relu", "n=1e4", "float32", 1, 0, 8e4)
 
 
 def run_of(figures, **changes):
     """Results with one row of relu."""
-    row = results.Row("kernels", "activations", "relu", "n=1e4", "float32", 1, 0, 8e4, figures)
+    row = dataclasses.replace(ROW, figures=figures)
     machine = {"processor": "P", "instruction set": "avx2"} | changes
     return results.Results(machine, "2026-01-02", "abc", (row,), {}, {1: LIMITS})
 
@@ -398,7 +418,7 @@ def test_a_limit_is_that_of_the_operations_or_of_the_memory():
     assert LIMITS.seconds(1e9, 1e3, "float64") == 1e9 / 5e10
     assert LIMITS.seconds(0, 1e4, "float32") == 1e4 / 1e11
     assert LIMITS.seconds(0, 1e5, "float32") == 1e5 / 1e10
-    assert limits.Limits.parse(json.loads(json.dumps(LIMITS.as_json()))) == LIMITS
+    assert limits.Limits.parse(json.loads(json.dumps(LIMITS.as_json(), allow_nan=False))) == LIMITS
 
 
 def test_limits_are_measured(monkeypatch):

@@ -96,7 +96,8 @@ def test_the_page_says_what_was_measured(rendered):
         "torch / cython",
         "numpy / cython",
         "2.5 s",
-        "<td>numpy</td><td>cython</td><td>activations: tanh n=1e4</td>",
+        "<td>activations</td><td>relu</td><td>numba</td>",
+        '<td>numpy</td><td>cython</td><td class="row">activations: tanh n=1e4</td>',
     ):
         assert said in text
     assert re.search(r'numpy / cython</td><td class="number">3</td>', text)
@@ -127,6 +128,44 @@ def test_what_a_quick_run_leaves_out_is_told(rendered):
     assert "left-out" not in rendered
 
 
+def lines_of(chart):
+    return {line["name"]: line for line in chart["data"] if "lines" in line["mode"]}
+
+
+def test_rows_of_similar_size_without_a_workload_are_one_point_of_a_line():
+    """Rows of rivals: a line from each to the next would go up and down between unlike ones."""
+    sizes = {"relu 1e4": 8e4, "tanh 1e4": 9e4, "relu 1e6": 8e6}
+    more = [
+        benchmark(name, "jax", 1e-5, suite="rivals", workload="", bytes=size) for name, size in sizes.items()
+    ]
+    charts = dict(page._charts(results.parse(document(*more))))
+    assert len(lines_of(charts["Activations, against rivals"])["jax"]["x"]) == 2
+
+
+def test_contenders_have_colours_of_their_own_and_a_roof_is_named_where_it_is():
+    rivals = "scipy", "scikit-learn", "torch", "torch channels last", "torch foreach", "jax", "onnxruntime"
+    names = [*rivals, "cython", "numba", "numpy"]
+    facts = {"suite": "rivals", "workload": "", "flops": 1e6}
+    charts = dict(
+        page._charts(results.parse(document(*(benchmark("a row", name, 1e-6, **facts) for name in names))))
+    )
+    lines = lines_of(charts["Activations, products, against rivals"])
+    assert set(names) < lines.keys()
+    assert len({line["line"]["color"] for line in lines.values()}) == len(lines)
+    roofs = [one for one in charts["Roofline, threads 1"]["data"] if one["name"] == "limit"]
+    assert [roof["text"][0] for roof in roofs] == ["L1", "memory"]
+    assert [roof["showlegend"] for roof in roofs] == [False, True]
+
+
+def test_a_row_is_compared_once_however_many_there_are(monkeypatch):
+    names = [f"kernel{i}" for i in range(50)]
+    more = [benchmark(name, by, 1e-6) for name in names for by in ("numpy", "cython", "torch")]
+    given, calls, ratio = results.parse(document(*more)), [], results.Row.ratio
+    monkeypatch.setattr(results.Row, "ratio", lambda *arguments: calls.append(1) or ratio(*arguments))
+    page.render(given)
+    assert len(calls) == len(given.timed) * len(given.compared)
+
+
 def test_a_comparison_is_shown():
     old = document()
     for one in old["benchmarks"]:
@@ -135,7 +174,7 @@ def test_a_comparison_is_shown():
     new = results.parse(document())
     text = body(page.render(new, compare.compare(results.parse(old), new), "old.json"))
     assert "Compared with old.json" in text
-    assert '<td class="loss">slower</td><td>cython</td><td>activations: relu n=1e4</td>' in text
+    assert '<td class="loss">slower</td><td>cython</td><td class="row">activations: relu n=1e4</td>' in text
 
 
 def test_the_command_writes_it_from_an_earlier_run(tmp_path, capsys):

@@ -192,7 +192,8 @@ def _measured(asked: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
     write_whole(asked.json, record.encoded(document))
     for failure in document["fastnn"]["failures"]:
         sys.stderr.write("{contender} failed at {row}: {reason}\n".format_map(failure))
-    sys.stderr.write(f"{len(document['benchmarks'])} benchmarks are in {asked.json}\n")
+    interrupted = "interrupted; " if status == INTERRUPTED else ""
+    sys.stderr.write(f"{interrupted}{len(document['benchmarks'])} benchmarks are in {asked.json}\n")
     return status, document
 
 

@@ -8,6 +8,7 @@ Python threads with a processor's work of their own, whatever threads a library 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -58,17 +59,21 @@ class Limits:
     def parse(cls, given: Mapping[str, Any]) -> Limits:
         """From JSON."""
         levels = tuple(
-            Level(str(one["name"]), float(one["holds"]), float(one["bandwidth"])) for one in given["levels"]
+            Level(str(one["name"]), float(one["holds"] or math.inf), float(one["bandwidth"]))
+            for one in given["levels"]
         )
         limits = cls({str(dtype): float(rate) for dtype, rate in given["flops"].items()}, levels)
         rates = [*limits.flops.values(), *(level.bandwidth for level in levels)]
-        if not levels or not all(0 < rate < float("inf") for rate in rates):
+        if not levels or not all(0 < rate < math.inf for rate in rates):
             raise ValueError("limits that no machine has")
         return limits
 
     def as_json(self) -> dict[str, Any]:
-        """For a file."""
-        return {"flops": dict(self.flops), "levels": [asdict(level) for level in self.levels]}
+        """For a file; JSON has no infinity."""
+        levels = [asdict(level) for level in self.levels]
+        for level in levels:
+            level["holds"] = level["holds"] if math.isfinite(level["holds"]) else None
+        return {"flops": dict(self.flops), "levels": levels}
 
     def level_of(self, size: float) -> Level:
         """The smallest level that holds so many bytes."""
@@ -95,7 +100,7 @@ def measure(threads: int, dtypes: Iterable[str] = ("float32", "float64")) -> Lim
         levels = [
             Level(name, size, _copies(threads, size / 2)) for name, size in caches.items() if size < LARGEST
         ]
-        levels.append(Level(MEMORY, float("inf"), _copies(threads, min(4 * last, LARGEST))))
+        levels.append(Level(MEMORY, math.inf, _copies(threads, min(4 * last, LARGEST))))
     return Limits(flops, tuple(levels))
 
 

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import secrets
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fastnn.bench.compare import Comparison
-from fastnn.bench.results import OWN, Ratio, Results, Row, compared, duration, geometric_mean
+from fastnn.bench.results import OWN, Ratio, Results, Row, duration, geometric_mean
 
 NEEDED = ("jinja2", "plotly", "itables")
 TEMPLATE = Path(__file__).with_name("page.html")
-#: Colours that most people can tell from each other (Okabe and Ito's), the first for our own.
-COLOURS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00")
+#: Colours that most people can tell from each other (Okabe and Ito's, and more), the first for our own.
+COLOURS = (
+    *("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00"),
+    *("#7B3FA0", "#7A5230", "#9AA0A6", "#4DD0A0"),
+)
 LIMIT_COLOUR = "#B00020"
 FIRST_CALLS = "first calls"
 
@@ -84,7 +88,7 @@ def _for_script(value: Any) -> Any:
 
 def _summary(results: Results) -> list[dict[str, Any]]:
     lines = []
-    for name, baseline, ratios in compared(results):
+    for name, baseline, ratios in results.compared:
         values = [ratio.value for ratio in ratios.values()]
         verdicts = [ratio.verdict for ratio in ratios.values()]
         lines.append(
@@ -114,7 +118,7 @@ def _problems(results: Results) -> list[str]:
 def _losses(results: Results) -> list[dict[str, Any]]:
     return [
         {"name": name, "baseline": baseline, "row": row, "ratio": ratio}
-        for name, baseline, ratios in compared(results)
+        for name, baseline, ratios in results.compared
         for row, ratio in ratios.items()
         if ratio.verdict == "loss"
     ]
@@ -122,7 +126,7 @@ def _losses(results: Results) -> list[dict[str, Any]]:
 
 def _cells(results: Results, row: Row) -> dict[str, Any]:
     times = [_time(row, name) for name in results.contenders]
-    ratios = [_ratio(table.get(row)) for _, _, table in compared(results)]
+    ratios = [_ratio(table.get(row)) for _, _, table in results.compared]
     shares = [share for name in OWN if (share := results.share(row, name)) is not None]
     best = Cell(f"{max(shares):.0%}", max(shares)) if shares else Cell()
     return {"family": row.family, "name": row.name, "times": times, "ratios": ratios, "share": best}
@@ -144,7 +148,12 @@ def _ratio(ratio: Ratio | None) -> Cell:
 
 def _first_calls(results: Results) -> list[dict[str, str]]:
     return [
-        {"family": row.family, "name": row.name, "contender": name, "time": duration(figure.median)}
+        {
+            "family": row.family,
+            "name": replace(row, workload="").name,
+            "contender": name,
+            "time": duration(figure.median),
+        }
         for row in results.rows
         if row.suite == FIRST_CALLS
         for name, figure in row.figures.items()
@@ -177,12 +186,19 @@ def _figure(x: tuple[str, str], y: tuple[str, str]) -> Any:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    axis = {"type": "log", "gridcolor": "#e6e9ed", "linecolor": "#57606a", "exponentformat": "SI"}
+    axis = {
+        "type": "log",
+        "gridcolor": "#e6e9ed",
+        "linecolor": "#57606a",
+        "exponentformat": "SI",
+        "minexponent": 1,
+    }
     figure.update_layout(
         xaxis={**axis, "title": {"text": x[0]}, "ticksuffix": x[1]},
         yaxis={**axis, "title": {"text": y[0]}, "ticksuffix": y[1]},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        margin={"l": 60, "r": 10, "t": 10, "b": 50},
+        margin={"l": 60, "r": 34, "t": 10, "b": 50},
+        modebar={"orientation": "v"},
         plot_bgcolor="white",
         paper_bgcolor="white",
         template="none",
@@ -248,14 +264,15 @@ def _of_threads(name: str, threads: int) -> str:
 def _means(
     rows: Iterable[Row], size: Callable[[Row], float], value: Callable[[Row], float]
 ) -> tuple[list[float], list[float]]:
-    """Geometric means over the rows of each workload, by size."""
+    """Geometric means over the rows of each workload, or of a similar size where rows have none, by size."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.workload or row.name).partition(",")[0], []).append(row)
+        if size(row) > 0:
+            similar = f"{math.log10(size(row)):.0f}"
+            groups.setdefault(row.workload.partition(",")[0] or similar, []).append(row)
     points = sorted(
         (statistics.geometric_mean(map(size, group)), statistics.geometric_mean(map(value, group)))
         for group in groups.values()
-        if all(size(row) > 0 for row in group)
     )
     return [x for x, _ in points], [y for _, y in points]
 
@@ -272,7 +289,8 @@ def _roofline(results: Results, threads: int) -> Any:
     intensities = [row.flops / row.bytes for row in rows]
     figure = _figure(("operations for each byte", ""), ("operations a second", ""))
     ends = min(intensities) / 2, max(intensities) * 2
-    for dtype in sorted({row.dtype for row in rows} & limits.flops.keys()):
+    dtypes = sorted({row.dtype for row in rows} & limits.flops.keys())
+    for dtype in dtypes:
         peak = limits.flops[dtype]
         for level in limits.levels:
             ridge = min(max(peak / level.bandwidth, ends[0]), ends[1])
@@ -281,14 +299,19 @@ def _roofline(results: Results, threads: int) -> Any:
             figure.add_scatter(
                 x=x,
                 y=y,
-                mode="lines",
-                name=f"limit, {dtype}, {level.name}",
+                mode="lines+text",
+                text=[level.name, "", dtype if level is limits.levels[-1] else ""],
+                textposition=["top right", "top center", "top left"],
+                textfont={"color": LIMIT_COLOUR},
+                name="limit",
+                legendgroup="limit",
+                showlegend=dtype == dtypes[0] and level is limits.levels[-1],
                 line={
                     "color": LIMIT_COLOUR,
                     "width": 1,
                     "dash": "solid" if level is limits.levels[-1] else "dot",
                 },
-                hoverinfo="name",
+                hoverinfo="skip",
             )
     for number, name in enumerate(results.contenders):
         mine = [row for row in rows if name in row.figures]

@@ -84,15 +84,14 @@ class Row:
         parts = [self.kernel, self.workload, self.dtype if self.dtype != "float32" else ""]
         return " ".join(filter(None, [*parts, f"({self.threads} threads)" if self.threads > 1 else ""]))
 
-    def ratio(self, contender: str, baseline: str = BASELINE, usual: float = 0.0) -> Ratio | None:
+    def ratio(self, contender: str, baseline: str = BASELINE) -> Ratio | None:
         """The baseline's time over the contender's; None where one of them was not measured."""
         if contender not in self.figures or baseline not in self.figures:
             return None
         ours, theirs = self.figures[contender], self.figures[baseline]
         value = theirs.median / ours.median
         by_pass = [two / one for one, two in zip(ours.passes, theirs.passes, strict=False)]
-        noise = max(abs(math.log(one / value)) for one in by_pass)
-        return Ratio(value, max(math.expm1(noise), usual))
+        return Ratio(value, math.expm1(max(abs(math.log(one / value)) for one in by_pass)))
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Results:
         limit = self.limit(row)
         return limit / row.figures[contender].median if limit and contender in row.figures else None
 
-    @property
+    @cached_property
     def timed(self) -> list[Row]:
         """The rows but those of first calls."""
         return [row for row in self.rows if row.suite != "first calls"]
@@ -137,17 +136,19 @@ class Results:
         )
 
     def ratios(self, contender: str, baseline: str = BASELINE) -> dict[Row, Ratio]:
-        """Of the rows that both were measured in."""
-        found = {}
-        for row in self.timed:
-            if ratio := row.ratio(contender, baseline, self.usual(contender, baseline)):
-                found[row] = ratio
-        return found
+        """Of the rows that both were measured in; the noise of each is at least what is usual in this run."""
+        found = {row: ratio for row in self.timed if (ratio := row.ratio(contender, baseline))}
+        usual = statistics.median([ratio.noise for ratio in found.values()] or [0.0])
+        return {row: Ratio(ratio.value, max(ratio.noise, usual)) for row, ratio in found.items()}
 
-    def usual(self, contender: str, baseline: str) -> float:
-        """The noise of a ratio that is usual in this run."""
-        known = [ratio.noise for row in self.timed if (ratio := row.ratio(contender, baseline))]
-        return statistics.median(known or [0.0])
+    @cached_property
+    def compared(self) -> list[tuple[str, str, dict[Row, Ratio]]]:
+        """Each of ours against NumPy, then the best of ours against each rival: name, baseline, ratios."""
+        ours = [name for name in self.contenders if name in OWN]
+        rivals = [name for name in self.contenders if name not in (*OWN, BASELINE)]
+        pairs = [(name, BASELINE) for name in ours] + [(name, rival) for rival in rivals for name in ours[:1]]
+        tables = [(name, baseline, self.ratios(name, baseline)) for name, baseline in pairs]
+        return [table for table in tables if table[2]]
 
 
 def load(path: Path) -> Results:
@@ -220,7 +221,7 @@ def geometric_mean(ratios: Iterable[Ratio]) -> float:
 
 def text(results: Results) -> str:
     """For the terminal: a line for each row, what it comes to, and every loss."""
-    lines = []
+    lines = ["interrupted: what is here was measured before"] if results.own.get("interrupted") else []
     for row in results.timed:
         times = ", ".join(f"{name} {duration(figure.median)}" for name, figure in row.figures.items())
         best = next((name for name in OWN if name in row.figures), None)
@@ -228,7 +229,7 @@ def text(results: Results) -> str:
         told = "" if share is None else f"; {best} at {share:.0%} of the limit"
         lines.append(f"{row.family}: {row.name}: {times}{told}")
     lines.append("")
-    for name, baseline, ratios in compared(results):
+    for name, baseline, ratios in results.compared:
         verdicts = [ratio.verdict for ratio in ratios.values()]
         lines.append(
             f"{baseline} / {name}: {_rows(len(ratios))}, geometric mean {geometric_mean(ratios.values()):.2f}, "
@@ -246,12 +247,3 @@ def text(results: Results) -> str:
 
 def _rows(count: int) -> str:
     return f"{count} row{'s' if count != 1 else ''}"
-
-
-def compared(results: Results) -> list[tuple[str, str, dict[Row, Ratio]]]:
-    """Each of ours against NumPy, then the best of ours against each rival: name, baseline, ratios."""
-    ours = [name for name in results.contenders if name in OWN]
-    rivals = [name for name in results.contenders if name not in (*OWN, BASELINE)]
-    pairs = [(name, BASELINE) for name in ours] + [(name, rival) for rival in rivals for name in ours[:1]]
-    tables = [(name, baseline, results.ratios(name, baseline)) for name, baseline in pairs]
-    return [table for table in tables if table[2]]

@@ -59,8 +59,7 @@ class Plan:
     @property
     def patience(self) -> Patience:
         """How long a row is measured in one pass."""
-        pause = PAUSE if self.rivals and self.threads > 1 else 0.0
-        return replace(QUICK if self.quick else Patience(), pause=pause)
+        return QUICK if self.quick else Patience()
 
     def rows(self) -> Iterator[Row]:
         """The rows of the kernels that are asked for."""
@@ -213,8 +212,10 @@ class Bench:
         self.verified.add(name)
         while contenders:
             self.journal.add("timing", row=name, contenders=list(contenders))
+            pause = PAUSE if suite == "rivals" and self.plan.threads > 1 else 0.0
+            patience = replace(self.plan.patience, pause=pause)
             try:
-                seconds, calls = interleaved(contenders, self.clock, self.plan.patience)
+                seconds, calls = interleaved(contenders, self.clock, patience)
                 if work.afterwards is not None:
                     work.afterwards()
             except ContenderError as problem:
