@@ -27,6 +27,7 @@ from rivals import (
     THREAD_VARIABLES,
     Call,
     Work,
+    fails_when_called,
     fastnn,
     jax,
     library,
@@ -146,6 +147,7 @@ def torch_options(layer: nn.Layer) -> dict[str, Any]:
     return {name: value for name, value in layer.config.items() if name not in ("activation", "dtype")}
 
 
+@fails_when_called
 def in_torch(
     training: Training, *, channels_last: bool = False, compiled: bool = False, **options: Any
 ) -> Call | None:
@@ -249,6 +251,7 @@ def jax_step(training: Training, model: nn.Sequential) -> tuple[Any, dict[str, A
     return jax.jit(step, donate_argnums=(0, 1)), parameters, state
 
 
+@fails_when_called
 def in_jax(training: Training) -> Call | None:
     if jax is None:
         return None
@@ -417,6 +420,7 @@ def inference_in_numpy(model: nn.Sequential, x: np.ndarray) -> Call:
     return call
 
 
+@fails_when_called
 def inference_in_torch(model: nn.Sequential, x: np.ndarray) -> Call | None:
     if torch is None:
         return None
@@ -429,6 +433,7 @@ def inference_in_torch(model: nn.Sequential, x: np.ndarray) -> Call | None:
     return call
 
 
+@fails_when_called
 def inference_in_jax(model: nn.Sequential, x: np.ndarray) -> Call | None:
     if jax is None:
         return None
@@ -437,6 +442,7 @@ def inference_in_jax(model: nn.Sequential, x: np.ndarray) -> Call | None:
     return lambda: np.asarray(forward(parameters, x))
 
 
+@fails_when_called
 def inference_in_onnx(model: nn.Sequential, x: np.ndarray) -> Call | None:
     if onnx is None or ort is None:
         return None
@@ -507,6 +513,7 @@ def epoch_in_fastnn(training: Training, x: np.ndarray, labels: np.ndarray) -> Ca
     return call
 
 
+@fails_when_called
 def epoch_in_sklearn(model: nn.Sequential, x: np.ndarray, labels: np.ndarray) -> Call:
     network = library("sklearn.neural_network").MLPClassifier(100, alpha=0, epsilon=EPS, shuffle=False)
     network.partial_fit(x, labels, classes=np.arange(10))
@@ -524,6 +531,7 @@ def epoch_in_sklearn(model: nn.Sequential, x: np.ndarray, labels: np.ndarray) ->
     return call
 
 
+@fails_when_called
 def epoch_in_torch(training: Training, x: np.ndarray, labels: np.ndarray) -> Call | None:
     if torch is None:
         return None
@@ -545,6 +553,7 @@ def epoch_in_torch(training: Training, x: np.ndarray, labels: np.ndarray) -> Cal
     return call
 
 
+@fails_when_called
 def epoch_in_jax(training: Training, x: np.ndarray, labels: np.ndarray) -> Call | None:
     if jax is None:
         return None

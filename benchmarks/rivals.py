@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,24 @@ def present(**contenders: Call | None) -> dict[str, Call]:
     return {name: call for name, call in contenders.items() if call is not None}
 
 
+def fails_when_called(make: Callable[..., Call | None]) -> Callable[..., Call | None]:
+    """Where a contender cannot be made, one that raises the error when it is called: it is named, and others go on."""
+
+    @wraps(make)
+    def made(*arguments: Any, **options: Any) -> Call | None:
+        try:
+            return make(*arguments, **options)
+        except Exception as problem:
+            return partial(_raise, problem)
+
+    return made
+
+
+def _raise(problem: Exception) -> None:
+    raise problem
+
+
+@fails_when_called
 def jitted(function: Callable[..., Any], *arrays: np.ndarray) -> Call | None:
     """The call of `function` on JAX's arrays, compiled and waited for."""
     if jax is None:
@@ -65,6 +83,7 @@ def jitted(function: Callable[..., Any], *arrays: np.ndarray) -> Call | None:
     return lambda: jax.block_until_ready(compiled(*arguments))
 
 
+@fails_when_called
 def in_torch(function: Callable[..., Any], *arrays: np.ndarray, channels_last: bool = False) -> Call | None:
     """The call of `function` on PyTorch's tensors, images with channels last where asked."""
     if torch is None:
@@ -81,6 +100,7 @@ def in_torch(function: Callable[..., Any], *arrays: np.ndarray, channels_last: b
     return call
 
 
+@fails_when_called
 def in_onnx(
     operator: str, arrays: Mapping[str, np.ndarray], constants: tuple[str, ...] = (), **attributes: Any
 ) -> Call | None:
@@ -106,6 +126,7 @@ def session_of(nodes: list[Any], feed: Mapping[str, np.ndarray], weights: Mappin
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+@fails_when_called
 def in_sklearn(activation: str, x: np.ndarray, y: np.ndarray) -> Call | None:
     """The call of an activation of scikit-learn's networks, which work in place: on a copy in `y`."""
     if layers is None:
@@ -200,6 +221,7 @@ def linear_rows() -> Iterator[Work]:
         )
 
 
+@fails_when_called
 def linear_in_sklearn(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Call | None:
     """A hidden layer, as scikit-learn's networks predict with it."""
     if layers is None:
@@ -299,6 +321,7 @@ def softmax_rows() -> Iterator[Work]:
         )
 
 
+@fails_when_called
 def cross_entropy_in_sklearn(x: np.ndarray, labels: np.ndarray) -> Call | None:
     """The output layer of scikit-learn's classifier in training."""
     if layers is None:
@@ -314,6 +337,7 @@ def cross_entropy_in_sklearn(x: np.ndarray, labels: np.ndarray) -> Call | None:
     return call
 
 
+@fails_when_called
 def cross_entropy_in_torch(x: np.ndarray, labels: np.ndarray) -> Call | None:
     if torch is None:
         return None
@@ -326,6 +350,7 @@ def cross_entropy_in_torch(x: np.ndarray, labels: np.ndarray) -> Call | None:
     return call
 
 
+@fails_when_called
 def cross_entropy_in_jax(x: np.ndarray, labels: np.ndarray) -> Call | None:
     if jax is None:
         return None
@@ -524,6 +549,7 @@ def stepping(step: Callable[..., None], arrays: tuple[np.ndarray, ...], options:
     return call
 
 
+@fails_when_called
 def step_in_torch(name: str, arrays: tuple[np.ndarray, ...]) -> Call | None:
     if torch is None:
         return None

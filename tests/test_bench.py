@@ -150,11 +150,39 @@ def test_who_fails_is_named_and_the_rest_goes_on(tmp_path):
     failed = {entry["contender"]: entry["reason"] for entry in entries if entry["event"] == "failed"}
     assert failed.keys() == {"wrong", "raising", "late"}
     assert failed["raising"] == "RuntimeError: out of order"
-    assert failed["wrong"].startswith("AssertionError")
+    assert failed["wrong"].startswith("wrong answer: Not equal to tolerance")
+    assert "; Mismatched elements: 7 / 8 (87.5%); Max absolute difference" in failed["wrong"]
     assert failed["late"].startswith("StopIteration")
     passes = [entry for entry in entries if entry["event"] == "measured"]
     assert [entry["pass"] for entry in passes] == [0, 1]
     assert all(entry["seconds"].keys() == {"numpy", "right"} for entry in passes)
+
+
+def test_a_rival_that_cannot_be_made_fails_when_it_is_called(tmp_path):
+    """A row of others would go with it else, and all that follow."""
+    made = worker.load_script("rivals").fails_when_called(raising)()
+    (failed, *measured) = (
+        entry for entry in journal_of(tmp_path, work(bad=made)) if entry["event"] in ("failed", "measured")
+    )
+    assert (failed["contender"], failed["reason"]) == ("bad", "RuntimeError: out of order")
+    assert [entry["seconds"].keys() for entry in measured] == [{"numpy"}] * 2
+
+
+def test_who_fails_is_told_where_nothing_was_measured(monkeypatch, capsys):
+    failed = {"event": "failed", "contender": "numpy", "row": "relu", "reason": "wrong answer"}
+    monkeypatch.setattr(command, "measure_limits", lambda threads: LIMITS)
+    monkeypatch.setattr(command, "_journals", lambda plan, threads: (0, {1: [failed]}))
+    assert command.main([]) == 1
+    assert capsys.readouterr().err.endswith("numpy failed at relu: wrong answer\nnothing was measured\n")
+
+
+def test_a_first_call_is_one_row_however_often_the_process_is_started_again(tmp_path):
+    given = type("Given", (Rivals,), {"work": work(jax=lambda: np.maximum(np.linspace(-1, 1, 8), 0))})
+    journal = worker.Journal(tmp_path / "journal")
+    for _ in range(2):
+        worker.Bench(given(passes=1), journal).run()
+        journal.entries = [entry for entry in journal.entries if entry["event"] != "measured"]
+    assert [entry["event"] for entry in journal.entries].count("first call") == 1
 
 
 def test_rows_that_cannot_be_made_are_named(tmp_path):
@@ -454,6 +482,11 @@ def test_caches_are_those_of_the_system_or_usual_ones(monkeypatch, tmp_path):
         ("{}", "KeyError: 'fastnn'"),
         ('{"fastnn": {"schema": 99}}', "its schema is 99; expected 1"),
         ('{"fastnn": {"schema": 1}, "benchmarks": [{}]}', "KeyError"),
+        (
+            '{"fastnn": {"schema": 1, "failures": [{"row": "relu"}]}, "benchmarks": []}',
+            "KeyError: 'contender'",
+        ),
+        ('{"fastnn": {"schema": 1, "unavailable": ["numba"]}, "benchmarks": []}', "AttributeError"),
     ],
 )
 def test_a_file_of_another_kind_is_a_clear_error(tmp_path, text, problem):

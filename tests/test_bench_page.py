@@ -217,6 +217,10 @@ seen.charts = document.querySelectorAll(".chart .main-svg").length;
 seen.points = document.querySelectorAll(".chart .point").length;
 seen.wide = document.documentElement.scrollWidth - innerWidth;
 seen.title = document.title;
+dispatchEvent(new Event("beforeprint"));
+await new Promise(done => setTimeout(done, 300));
+seen.printed = document.querySelector(".chart .main-svg").clientWidth;
+dispatchEvent(new Event("afterprint"));
 const told = document.createElement("pre");
 told.id = "seen";
 told.textContent = JSON.stringify(seen);
@@ -249,6 +253,7 @@ def test_the_page_opens_sorts_filters_and_has_charts(rendered, tmp_path):
     assert seen["charts"] >= 4
     assert seen["points"] >= 8
     assert seen["wide"] <= 0
+    assert seen["printed"] == 680  # as wide as paper
 
 
 @in_browser

@@ -178,7 +178,10 @@ def _measured(asked: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
         str(count): measure_limits(count).as_json() for count in sorted({1, *asked.threads, all_threads()})
     }
     status, journals = _journals(plan, asked.threads)
-    if not any(entry["event"] == "measured" for entries in journals.values() for entry in entries):
+    entries = [entry for journal in journals.values() for entry in journal]
+    for failure in (entry for entry in entries if entry["event"] == "failed"):
+        sys.stderr.write("{contender} failed at {row}: {reason}\n".format_map(failure))
+    if not any(entry["event"] == "measured" for entry in entries):
         return status, None
     own = {
         "plan": {**dataclasses.asdict(plan), "threads": asked.threads},
@@ -190,8 +193,6 @@ def _measured(asked: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
     document = record.document(journals, record.machine_info(asked.threads, rivals=asked.rivals), own)
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     write_whole(asked.json, record.encoded(document))
-    for failure in document["fastnn"]["failures"]:
-        sys.stderr.write("{contender} failed at {row}: {reason}\n".format_map(failure))
     interrupted = "interrupted; " if status == INTERRUPTED else ""
     sys.stderr.write(f"{interrupted}{len(document['benchmarks'])} benchmarks are in {asked.json}\n")
     return status, document

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnn.bench.compare import Comparison
+from fastnn.bench.limits import MEMORY
 from fastnn.bench.results import OWN, Ratio, Results, Row, duration, geometric_mean
 
 NEEDED = ("jinja2", "plotly", "itables")
@@ -55,7 +56,7 @@ def render(results: Results, comparison: Comparison | None = None, compared_with
     text: str = template.render(
         results=results,
         nonce=secrets.token_urlsafe(12),
-        quick=results.own.get("plan", {}).get("quick"),
+        quick=results.own["plan"].get("quick"),
         summary=_summary(results),
         problems=_problems(results),
         comparison=comparison,
@@ -64,7 +65,7 @@ def render(results: Results, comparison: Comparison | None = None, compared_with
         losses=_losses(results),
         charts=[{"title": title} for title, _ in charts],
         rows=[_cells(results, row) for row in results.timed],
-        left_out=results.own.get("left_out", []),
+        left_out=results.own["left_out"],
         first_calls=_first_calls(results),
         duration=duration,
         plotly=Markup(plotly.offline.get_plotlyjs().replace("</script", "<\\/script")),
@@ -107,10 +108,9 @@ def _summary(results: Results) -> list[dict[str, Any]]:
 
 
 def _problems(results: Results) -> list[str]:
-    missing = [f"{name}: {reason}" for name, reason in results.own.get("unavailable", {}).items()]
+    missing = [f"{name}: {reason}" for name, reason in results.own["unavailable"].items()]
     failed = [
-        f"{one['contender']} failed at {one['row']}: {one['reason']}"
-        for one in results.own.get("failures", [])
+        f"{one['contender']} failed at {one['row']}: {one['reason']}" for one in results.own["failures"]
     ]
     return missing + failed
 
@@ -301,7 +301,11 @@ def _roofline(results: Results, threads: int) -> Any:
                 y=y,
                 mode="lines+text",
                 text=[level.name, "", dtype if level is limits.levels[-1] else ""],
-                textposition=["top right", "top center", "top left"],
+                textposition=[
+                    f"{'bottom' if level.name == MEMORY else 'top'} right",
+                    "top center",
+                    "top left",
+                ],
                 textfont={"color": LIMIT_COLOUR},
                 name="limit",
                 legendgroup="limit",

@@ -169,9 +169,15 @@ def load(path: Path) -> Results:
 
 def parse(document: Mapping[str, Any]) -> Results:
     """The results in the JSON."""
-    own = {"failures": [], **document["fastnn"]}
+    own = {"failures": [], "left_out": [], "unavailable": {}, "plan": {}, **document["fastnn"]}
     if own["schema"] != SCHEMA:
         raise ValueError(f"its schema is {own['schema']!r}; expected {SCHEMA}")
+    own["failures"] = [
+        {name: str(failure[name]) for name in ("contender", "row", "reason")} for failure in own["failures"]
+    ]
+    own["left_out"] = list(map(str, own["left_out"]))
+    own["unavailable"] = {str(name): str(reason) for name, reason in own["unavailable"].items()}
+    own["plan"] = dict(own["plan"])
     rows: dict[tuple[Any, ...], Row] = {}
     for benchmark in document["benchmarks"]:
         params, extra = benchmark["params"], benchmark["extra_info"]
@@ -240,7 +246,7 @@ def text(results: Results) -> str:
             for row, ratio in ratios.items()
             if ratio.verdict == "loss"
         ]
-    lines += [f"left out of a quick run: {name}" for name in results.own.get("left_out", [])]
+    lines += [f"left out of a quick run: {name}" for name in results.own["left_out"]]
     lines += [f"limits, threads {threads}: {limits}" for threads, limits in results.limits.items()]
     return "\n".join([*lines, f"noise of a time: {results.noise:.1%}, the median over rows"])
 

@@ -138,7 +138,11 @@ class Bench:
             (entry["row"], entry["contender"]) for entry in journal.entries if entry["event"] == "failed"
         }
         self.verified: set[str] = set()
-        self.compiled: set[str] = set()
+        self.compiled = {
+            (entry["facts"]["kernel"], entry["facts"]["dtype"], entry["contender"])
+            for entry in journal.entries
+            if entry["event"] == "first call"
+        }
 
     def run(self) -> None:
         """All passes over all rows."""
@@ -236,10 +240,9 @@ class Bench:
         try:
             elapsed = verify(work, contender)
         except Exception as problem:
-            first_line = str(problem).strip().partition("\n")[0]
-            self._fail(name, contender, f"{type(problem).__name__}: {first_line}")
+            self._fail(name, contender, _reason(problem))
             return False
-        compiled = f"{what['kernel']} {what['dtype']} {contender}"
+        compiled = what["kernel"], what["dtype"], contender
         if contender in COMPILING and compiled not in self.compiled:
             self.compiled.add(compiled)
             self.journal.add("first call", row=name, facts=dict(what), contender=contender, seconds=elapsed)
@@ -248,6 +251,15 @@ class Bench:
     def _fail(self, name: str, contender: str, reason: str) -> None:
         self.failed.add((name, contender))
         self.journal.add("failed", row=name, contender=contender, reason=reason)
+
+
+def _reason(problem: Exception) -> str:
+    """What a contender did, in a line: of a wrong answer, how far it is from the right one too."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    if isinstance(problem, AssertionError):
+        told = [*lines[:1], *(line for line in lines[1:] if line.startswith(("Mismatched", "Max absolute")))]
+        return f"wrong answer: {'; '.join(told)}"
+    return f"{type(problem).__name__}: {''.join(lines[:1])}"
 
 
 def _bar(total: int) -> Any:
