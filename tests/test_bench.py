@@ -275,9 +275,18 @@ def test_a_rival_that_kills_the_process_is_named_and_the_rest_goes_on(monkeypatc
 
 
 @of_posix
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
-def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path, capsys, sent):
-    does = f"os.kill(os.getppid(), signal.{sent}); time.sleep(60)"
+@pytest.mark.parametrize(
+    "does",
+    [
+        "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)",
+        "os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    for _ in range(3): os.kill(os.getppid(), signal.SIGINT); time.sleep(0.3)\n"
+        "    os._exit(1)",
+    ],
+    ids=["ctrl-c", "terminated", "ctrl-c three times"],
+)
+def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path, capsys, does):
     status, output = run_script(monkeypatch, tmp_path, does)
     assert status == worker.INTERRUPTED
     document = json.loads(output.read_text(encoding="utf-8"))
@@ -387,6 +396,8 @@ def test_what_only_one_run_has_is_told():
     comparison = compare.compare(old, run_of({"cython": figure(1.0)}, processor="Q"))
     assert "not measured this time: numba, activations: relu n=1e4" in str(comparison)
     assert "warning: another processor: P before, Q now" in str(comparison)
+    assert not comparison.failed
+    assert compare.compare(run_of({}), old).failed
     assert compare.compare(run_of({}), old).added == tuple(
         f"{name}, activations: relu n=1e4" for name in ("cython", "numba")
     )

@@ -155,7 +155,7 @@ def run(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         write_whole(asked.html, page.render(shown, comparison, str(asked.compare)).encode())
         sys.stderr.write(f"the page is {asked.html}\n")
     wrong = any(failure["contender"] in BACKENDS for failure in shown.own["failures"])
-    return status or int(wrong or bool(comparison and comparison.of("slower")))
+    return status or int(wrong or bool(comparison and comparison.failed))
 
 
 def _measured(asked: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
@@ -243,12 +243,14 @@ def measure(plan: Plan, journal: Path) -> int:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """The exit status; Ctrl-C ends the process, and what it measured stays."""
+    """The exit status; Ctrl-C ends the process, and what it measured stays, however often the keys are pressed."""
     try:
         return process.wait()
     except KeyboardInterrupt:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.terminate()
         process.wait()
+        signal.signal(signal.SIGINT, before)
         return INTERRUPTED
 
 

@@ -58,6 +58,11 @@ class Comparison:
         found = [change for change in self.changes if change.verdict == verdict]
         return sorted(found, key=lambda change: max(change.ratio, 1 / change.ratio), reverse=True)
 
+    @property
+    def failed(self) -> bool:
+        """Whether a row is slower; a comparison of nothing does not say that none is."""
+        return not self.changes or bool(self.of("slower"))
+
     def __str__(self) -> str:
         slower, faster = self.of("slower"), self.of("faster")
         return "\n".join(
