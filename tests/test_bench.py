@@ -176,6 +176,16 @@ def test_who_fails_is_told_where_nothing_was_measured(monkeypatch, capsys):
     assert capsys.readouterr().err.endswith("numpy failed at relu: wrong answer\nnothing was measured\n")
 
 
+def test_more_threads_than_processors_are_told(monkeypatch, capsys):
+    monkeypatch.setattr(command, "measure_limits", lambda threads: LIMITS)
+    monkeypatch.setattr(command, "_journals", lambda plan, threads: (0, {}))
+    monkeypatch.setattr(command, "all_threads", lambda: 2)
+    command.main(["--threads", "2"])
+    assert "more threads" not in capsys.readouterr().err
+    command.main(["--threads", "1,3"])
+    assert "more threads than processors: 3 on 2" in capsys.readouterr().err
+
+
 def test_a_first_call_is_one_row_however_often_the_process_is_started_again(tmp_path):
     given = type("Given", (Rivals,), {"work": work(jax=lambda: np.maximum(np.linspace(-1, 1, 8), 0))})
     journal = worker.Journal(tmp_path / "journal")

@@ -173,6 +173,8 @@ def _measured(asked: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
         largest=QUICK_LARGEST if asked.quick else None,
         rivals=asked.rivals,
     )
+    if max(asked.threads) > all_threads():
+        sys.stderr.write(f"more threads than processors: {max(asked.threads)} on {all_threads()}\n")
     sys.stderr.write("measuring what the machine can do\n")
     limits = {
         str(count): measure_limits(count).as_json() for count in sorted({1, *asked.threads, all_threads()})

@@ -149,36 +149,34 @@ class Bench:
         asked = list(self.plan.rows())
         rows = small_enough(asked, self.plan.largest)
         works = [
-            (f"{family}: {work.name}", too_long(work, self.plan.largest))
-            for family, made in self.plan.rival_works()
-            for work in self._made(family, made)
+            (f"{family}: {work.name}", too_long(work, self.plan.largest)) for family, work in self._works()
         ]
         left_out = [f"{row.family}: {row.name}" for row in asked if row not in rows]
         left_out += [name for name, long in works if long]
         self.journal.add("left out", rows=left_out)
-        total = (len(asked) + len(works) - len(left_out)) * self.plan.passes
-        with _bar(total) as bar:
+        with _bar((len(asked) + len(works) - len(left_out)) * self.plan.passes) as bar:
             for number in range(self.plan.passes):
                 for row in rows:
                     bar.set_postfix_str(row.name, refresh=False)
                     self._row(row, number)
                     bar.update()
-                for family, made in self.plan.rival_works():
-                    for work in self._made(family, made):
-                        if too_long(work, self.plan.largest):
-                            continue
+                for family, work in self._works():
+                    if not too_long(work, self.plan.largest):
                         bar.set_postfix_str(work.name, refresh=False)
                         what = {"family": family, "kernel": work.name, "workload": "", "dtype": "float32"}
                         self._measure(f"{family}: {work.name}", what, "rivals", work, number)
                         bar.update()
 
-    def _made(self, family: str, made: Iterator[Work]) -> Iterator[Work]:
-        """The rows of a family, up to one that cannot be made."""
-        try:
-            yield from made
-        except Exception as problem:
-            if (family, "rivals") not in self.failed:
-                self._fail(family, "rivals", f"the rows cannot be made: {type(problem).__name__}: {problem}")
+    def _works(self) -> Iterator[tuple[str, Work]]:
+        """The rows with rivals, each with its family; those of a family up to one that cannot be made."""
+        for family, made in self.plan.rival_works():
+            try:
+                for work in made:
+                    yield family, work
+            except Exception as problem:
+                if (family, "rivals") not in self.failed:
+                    reason = f"the rows cannot be made: {type(problem).__name__}: {problem}"
+                    self._fail(family, "rivals", reason)
 
     def _row(self, row: Row, number: int) -> None:
         what = {"family": row.family, "kernel": row.kernel, "workload": row.workload, "dtype": row.dtype}
@@ -204,20 +202,16 @@ class Bench:
         """One pass of one row: right answers first, then the time of all who gave them."""
         if (name, number) in self.done:
             return
-        contenders = {}
-        for contender, call in work.contenders.items():
-            if (name, contender) in self.failed:
-                continue
-            if name not in self.verified:
-                self.journal.add("begun", row=name, contender=contender)
-                if not self._answers(name, what, work, contender):
-                    continue
-            contenders[contender] = call
+        contenders = {
+            contender: call
+            for contender, call in work.contenders.items()
+            if (name, contender) not in self.failed and self._verified(name, what, work, contender)
+        }
         self.verified.add(name)
+        pause = PAUSE if suite == "rivals" and self.plan.threads > 1 else 0.0
+        patience = replace(self.plan.patience, pause=pause)
         while contenders:
             self.journal.add("timing", row=name, contenders=list(contenders))
-            pause = PAUSE if suite == "rivals" and self.plan.threads > 1 else 0.0
-            patience = replace(self.plan.patience, pause=pause)
             try:
                 seconds, calls = interleaved(contenders, self.clock, patience)
                 if work.afterwards is not None:
@@ -229,11 +223,17 @@ class Bench:
                 self._fail(name, ", ".join(contenders), str(problem))
                 return
             else:
-                break
-        else:
-            return
-        facts = {"suite": suite, "flops": work.flops, "bytes": work.bytes, **what}
-        self.journal.add("measured", row=name, facts=facts, calls=calls, seconds=seconds, **{"pass": number})
+                facts = {"suite": suite, "flops": work.flops, "bytes": work.bytes, **what}
+                measured = {"row": name, "pass": number, "facts": facts, "calls": calls, "seconds": seconds}
+                self.journal.add("measured", **measured)
+                return
+
+    def _verified(self, name: str, what: Mapping[str, str], work: Work, contender: str) -> bool:
+        """Whether the contender's answer is right, or was in a pass before."""
+        if name in self.verified:
+            return True
+        self.journal.add("begun", row=name, contender=contender)
+        return self._answers(name, what, work, contender)
 
     def _answers(self, name: str, what: Mapping[str, str], work: Work, contender: str) -> bool:
         """Whether the contender gives the right answer; its first call may be that of a compiler."""
