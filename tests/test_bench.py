@@ -238,6 +238,29 @@ def test_whole_networks_are_rows_of_the_rivals(tmp_path):
     assert left_out == ["networks: VGG-like 3x32x32, SGD step of 32"]
 
 
+def test_a_backend_without_a_kernel_and_a_row_that_cannot_be_made_are_named_once(monkeypatch, tmp_path):
+    def own_function(backend, kernel):
+        raise LookupError(f"{backend} has no {kernel}")
+
+    class Plan(worker.Plan):
+        patience = TINY
+
+        def rows(self):
+            made = rows.Row("activations", "relu", "n=8", "float32", 8, lambda backends: work())
+            return iter([made, dataclasses.replace(made, workload="n=9", make=lambda backends: raising())])
+
+    monkeypatch.setattr(worker.bench_rows, "own_function", own_function)
+    journal = worker.Journal(tmp_path / "journal")
+    worker.Bench(Plan(passes=2, backends=("cython",)), journal).run()
+    failed = [(one["contender"], one["reason"]) for one in journal.entries if one["event"] == "failed"]
+    assert failed == [
+        ("cython", "cython has no relu"),
+        ("cython", "cython has no relu"),
+        ("all", "the arrays cannot be made: RuntimeError: out of order"),
+    ]
+    assert [one["event"] for one in journal.entries].count("measured") == 2
+
+
 #: A worker with one row, of which a contender does something to its process.
 SCRIPT = """
 import os, signal, sys, time

@@ -179,24 +179,26 @@ class Bench:
                     self._fail(family, "rivals", reason)
 
     def _row(self, row: Row, number: int) -> None:
-        what = {"family": row.family, "kernel": row.kernel, "workload": row.workload, "dtype": row.dtype}
         name = f"{row.family}: {row.name}"
-        if (name, number) not in self.done:
-            backends = []
-            for backend in self.plan.backends:
-                try:
-                    bench_rows.own_function(backend, row.kernel)
-                    backends.append(backend)
-                except LookupError as problem:
-                    if (name, backend) not in self.failed:
-                        self._fail(name, backend, str(problem))
-            suite = "calls" if row.family == bench_rows.CALLS else "kernels"
-            try:
-                work = row.make(backends)
-            except Exception as problem:
-                self._fail(name, "all", f"the arrays cannot be made: {type(problem).__name__}: {problem}")
-            else:
-                self._measure(name, what, suite, work, number)
+        if (name, number) in self.done or (name, "all") in self.failed:
+            return
+        try:
+            work = row.make([one for one in self.plan.backends if self._has(one, row.kernel, name)])
+        except Exception as problem:
+            self._fail(name, "all", f"the arrays cannot be made: {type(problem).__name__}: {problem}")
+            return
+        what = {"family": row.family, "kernel": row.kernel, "workload": row.workload, "dtype": row.dtype}
+        self._measure(name, what, "calls" if row.family == bench_rows.CALLS else "kernels", work, number)
+
+    def _has(self, backend: str, kernel: str, name: str) -> bool:
+        """Whether the backend has its own version of the kernel."""
+        try:
+            bench_rows.own_function(backend, kernel)
+        except LookupError as problem:
+            if (name, backend) not in self.failed:
+                self._fail(name, backend, str(problem))
+            return False
+        return True
 
     def _measure(self, name: str, what: Mapping[str, str], suite: str, work: Work, number: int) -> None:
         """One pass of one row: right answers first, then the time of all who gave them."""
