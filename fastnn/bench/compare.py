@@ -36,7 +36,7 @@ class Change:
 
     def __str__(self) -> str:
         return (
-            f"{self.verdict}: {self.contender}, {self.row.family}: {self.row.name}: {duration(self.old.median)} -> "
+            f"{self.verdict}: {self.contender}, {self.row.title}: {duration(self.old.median)} -> "
             f"{duration(self.new.median)}, {self.ratio:.2f} times, noise {self.noise:.1%}"
         )
 
@@ -87,14 +87,14 @@ def compare(old: Results, new: Results, margin: float = MARGIN) -> Comparison:
         for contender in _own(row):
             earlier = before.get(row.key)
             if earlier is None or contender not in earlier.figures:
-                added.append(f"{contender}, {row.family}: {row.name}")
+                added.append(f"{contender}, {row.title}")
                 continue
             figures = earlier.figures[contender], row.figures[contender]
             noise = max(figures[0].noise, old.noise) + max(figures[1].noise, new.noise)
             changes.append(Change(row, contender, *figures, noise, margin))
     measured = {(change.row.key, change.contender) for change in changes}
     gone = [
-        f"{contender}, {row.family}: {row.name}"
+        f"{contender}, {row.title}"
         for row in old.timed
         for contender in _own(row)
         if (row.key, contender) not in measured

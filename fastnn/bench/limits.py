@@ -1,9 +1,8 @@
 """What this machine can do: multiply-adds, and copies within each level of its memory.
 
-The peak is the best rate of large matrix products, NumPy's and our own. A bandwidth is that of
-copies, NumPy's and those of our `relu`, read and written bytes counted; what is
-small is copied many times within one call. Several threads are as many
-Python threads with a processor's work of their own, whatever threads a library would start.
+The peak is the best rate of large matrix products, NumPy's and our own. A bandwidth is that of copies, NumPy's and
+those of our `relu`, read and written bytes counted; what is small is copied many times within one call. Several
+threads are as many Python threads with a processor's work of their own, whatever threads a library would start.
 """
 
 from __future__ import annotations

@@ -325,7 +325,7 @@ def _roofline(results: Results, threads: int) -> Any:
             mode="markers",
             name=html.escape(name),
             marker={"color": COLOURS[number % len(COLOURS)], "size": 6, "opacity": 0.7},
-            text=[html.escape(f"{row.family}: {row.name}") for row in mine],
+            text=[html.escape(row.title) for row in mine],
             hovertemplate="%{text}: %{y:.3s}FLOP/s<extra></extra>",
         )
     return figure.to_plotly_json()

@@ -84,6 +84,11 @@ class Row:
         parts = [self.kernel, self.workload, self.dtype if self.dtype != "float32" else ""]
         return " ".join(filter(None, [*parts, f"({self.threads} threads)" if self.threads > 1 else ""]))
 
+    @property
+    def title(self) -> str:
+        """With the family."""
+        return f"{self.family}: {self.name}"
+
     def ratio(self, contender: str, baseline: str = BASELINE) -> Ratio | None:
         """The baseline's time over the contender's; None where one of them was not measured."""
         if contender not in self.figures or baseline not in self.figures:
@@ -233,7 +238,7 @@ def text(results: Results) -> str:
         best = next((name for name in OWN if name in row.figures), None)
         share = results.share(row, best) if best else None
         told = "" if share is None else f"; {best} at {share:.0%} of the limit"
-        lines.append(f"{row.family}: {row.name}: {times}{told}")
+        lines.append(f"{row.title}: {times}{told}")
     lines.append("")
     for name, baseline, ratios in results.compared:
         verdicts = [ratio.verdict for ratio in ratios.values()]
@@ -242,7 +247,7 @@ def text(results: Results) -> str:
             f"{verdicts.count('win')} won, {verdicts.count('even')} even, {verdicts.count('loss')} lost"
         )
         lines += [
-            f"  lost: {row.family}: {row.name}: {ratio.value:.2f}, noise {ratio.noise:.1%}"
+            f"  lost: {row.title}: {ratio.value:.2f}, noise {ratio.noise:.1%}"
             for row, ratio in ratios.items()
             if ratio.verdict == "loss"
         ]
