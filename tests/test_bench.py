@@ -326,7 +326,7 @@ def test_an_interrupted_run_keeps_what_was_measured(monkeypatch, tmp_path, capsy
     assert document["fastnn"]["interrupted"]
     assert [row.kernel for row in results.load(output).rows] == ["first"]
     told = capsys.readouterr()
-    assert f"interrupted; 1 benchmarks are in {output}" in told.err
+    assert f"\ninterrupted; 1 benchmarks are in {output}\n" in told.err
     assert told.out.startswith("interrupted: what is here was measured before")
 
 

@@ -195,7 +195,7 @@ def _measured(asked: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
     document = record.document(journals, record.machine_info(asked.threads, rivals=asked.rivals), own)
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     write_whole(asked.json, record.encoded(document))
-    interrupted = "interrupted; " if status == INTERRUPTED else ""
+    interrupted = "\ninterrupted; " if status == INTERRUPTED else ""  # below the bar, which ends in mid-line
     sys.stderr.write(f"{interrupted}{len(document['benchmarks'])} benchmarks are in {asked.json}\n")
     return status, document
 
