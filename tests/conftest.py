@@ -10,6 +10,7 @@ them.
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -45,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "kernels(having=...): only kernels for which having(kernel) is true")
     config.addinivalue_line("markers", "backends(having=...): only those for which having(backend) is true")
     for mark, (tests, _, _) in OPTIONAL.items():
