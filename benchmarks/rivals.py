@@ -31,7 +31,7 @@ import numpy as np
 from fastnn.bench.command import THREAD_VARIABLES
 from fastnn.bench.limits import Limits, measure
 from fastnn.bench.results import duration
-from fastnn.bench.rows import Call, Work, verify
+from fastnn.bench.rows import TOLERANCE, Call, Work, verify
 from fastnn.bench.timing import Patience, interleaved
 from fastnn.bench.worker import PAUSE
 
@@ -114,8 +114,9 @@ def in_onnx(
 
 
 def session_of(nodes: list[Any], feed: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Any:
-    """A session of ONNX Runtime for a graph from the arrays of `feed` to "y"."""
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    """A session of ONNX Runtime for a graph from the arrays of `feed`, all of one dtype, to "y"."""
+    helper = onnx.helper
+    kind = helper.np_dtype_to_tensor_dtype(next(iter(feed.values())).dtype)
     inputs = [helper.make_tensor_value_info(name, kind, array.shape) for name, array in feed.items()]
     output = helper.make_tensor_value_info("y", kind, None)
     constants = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
@@ -174,51 +175,64 @@ def linear_rows() -> Iterator[Work]:
         (1024, 4096, 1024),
     )
     for n, inputs, outputs in sizes:
-        x, weight, bias = random(n, inputs), random(outputs, inputs, seed=1), random(outputs, seed=2)
-        g, y = random(n, outputs, seed=3), np.empty((n, outputs), np.float32)
-        weight /= math.sqrt(inputs)
-        size, flops = f"{n}x{inputs}->{outputs}", 2.0 * n * inputs * outputs
-        exact = exactly(definition.linear, x, weight, bias, activation="relu")
-        in_onnxruntime = in_onnx_linear(x, weight, bias)
+        yield from dense_rows(n, inputs, outputs, "float32", packed=(n, inputs, outputs) in packed)
+    for n, inputs, outputs in sizes[1:-1]:
+        yield from dense_rows(n, inputs, outputs, "float64")
+
+
+def dense_rows(n: int, inputs: int, outputs: int, dtype: str, *, packed: bool = False) -> Iterator[Work]:
+    x, weight, bias, g = (
+        random(*shape, seed=seed).astype(dtype, copy=False)
+        for seed, shape in enumerate(((n, inputs), (outputs, inputs), (outputs,), (n, outputs)))
+    )
+    y = np.empty_like(g)
+    weight /= math.sqrt(inputs)
+    single = dtype == "float32"  # JAX computes with nothing else, unless told to for the whole process
+    size = f"{n}x{inputs}->{outputs}" + ("" if single else f" {dtype}")
+    flops, tolerance = 2.0 * n * inputs * outputs, TOLERANCE if single else 1e-12
+    exact = exactly(definition.linear, x, weight, bias, activation="relu")
+    in_onnxruntime = in_onnx_linear(x, weight, bias)
+    yield Work(
+        f"linear + relu {size}",
+        flops,
+        nbytes(x, weight, bias, y),
+        exact,
+        present(
+            fastnn=partial(fastnn.linear, x, weight, bias, activation="relu", out=y),
+            numpy=partial(lambda x, w, b: np.maximum(x @ w + b, 0), x, weight.T, bias),
+            **{"scikit-learn": linear_in_sklearn(x, weight, bias)},
+            torch=in_torch(lambda x, w, b: torch.relu(torch.nn.functional.linear(x, w, b)), x, weight, bias),
+            jax=jitted(lambda x, w, b: jax.nn.relu(x @ w.T + b), x, weight, bias) if single else None,
+            onnxruntime=in_onnxruntime,
+        ),
+        tolerance=tolerance,
+        dtype=dtype,
+    )
+    if packed:
         yield Work(
-            f"linear + relu {size}",
+            f"linear + relu {size}, weight packed",
             flops,
             nbytes(x, weight, bias, y),
             exact,
             present(
-                fastnn=partial(fastnn.linear, x, weight, bias, activation="relu", out=y),
-                numpy=partial(lambda x, w, b: np.maximum(x @ w + b, 0), x, weight.T, bias),
-                **{"scikit-learn": linear_in_sklearn(x, weight, bias)},
-                torch=in_torch(
-                    lambda x, w, b: torch.relu(torch.nn.functional.linear(x, w, b)), x, weight, bias
-                ),
-                jax=jitted(lambda x, w, b: jax.nn.relu(x @ w.T + b), x, weight, bias),
+                fastnn=partial(fastnn.linear, x, fastnn.pack(weight), bias, activation="relu", out=y),
                 onnxruntime=in_onnxruntime,
             ),
         )
-        if (n, inputs, outputs) in packed:
-            yield Work(
-                f"linear + relu {size}, weight packed",
-                flops,
-                nbytes(x, weight, bias, y),
-                exact,
-                present(
-                    fastnn=partial(fastnn.linear, x, fastnn.pack(weight), bias, activation="relu", out=y),
-                    onnxruntime=in_onnxruntime,
-                ),
-            )
-        yield Work(
-            f"linear backward {size}",
-            2 * flops,
-            nbytes(x, weight, g, x, weight),
-            exactly(definition.linear_backward, g, x, weight),
-            present(
-                fastnn=partial(fastnn.linear_backward, g, x, weight),
-                numpy=partial(lambda g, x, w: (g @ w, g.T @ x, g.sum(axis=0)), g, x, weight),
-                torch=in_torch(lambda g, x, w: (g @ w, g.T @ x, g.sum(0)), g, x, weight),
-                jax=jitted(lambda g, x, w: (g @ w, g.T @ x, g.sum(0)), g, x, weight),
-            ),
-        )
+    yield Work(
+        f"linear backward {size}",
+        2 * flops,
+        nbytes(x, weight, g, x, weight),
+        exactly(definition.linear_backward, g, x, weight),
+        present(
+            fastnn=partial(fastnn.linear_backward, g, x, weight),
+            numpy=partial(lambda g, x, w: (g @ w, g.T @ x, g.sum(axis=0)), g, x, weight),
+            torch=in_torch(lambda g, x, w: (g @ w, g.T @ x, g.sum(0)), g, x, weight),
+            jax=jitted(lambda g, x, w: (g @ w, g.T @ x, g.sum(0)), g, x, weight) if single else None,
+        ),
+        tolerance=tolerance,
+        dtype=dtype,
+    )
 
 
 @fails_when_called
@@ -248,36 +262,91 @@ def in_onnx_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Call 
     return with_relu if call else None
 
 
+#: Element-wise functions, by what their rows are called: the kernel's name and its options.
+FUNCTIONS: dict[str, tuple[str, dict[str, str]]] = {
+    **{name: (name, {}) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")},
+    "gelu tanh": ("gelu", {"approximate": "tanh"}),
+    **{name: (name, {}) for name in ("softplus", "elu")},
+}
+EXPONENTS = 3, 5, 7
+
+
 def activation_rows() -> Iterator[Work]:
-    """Element-wise functions, into an array that exists where the library has a way to say so."""
+    """Element-wise functions, into an array that exists where the library has a way to say so, and their backwards."""
     functional = torch.nn.functional if torch else None
     in_numpy: dict[str, Callable[..., Any]] = {
         "relu": lambda x, out: np.maximum(x, 0, out=out),
+        "leaky_relu": lambda x, out: np.maximum(x, np.float32(0.01) * x, out=out),
         "tanh": np.tanh,
         "softplus": lambda x, out: np.logaddexp(0, x, out=out),
     }
     of_sklearn = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
-    operators = {name: name.capitalize() for name in ("relu", "sigmoid", "tanh", "gelu", "softplus", "elu")}
-    for name in ("relu", "sigmoid", "tanh", "silu", "gelu", "softplus", "elu"):
-        reference = getattr(definition, name)
-        for exponent in (3, 5, 7):
+    operators = {"leaky_relu": "LeakyRelu"}
+    operators |= {name: name.capitalize() for name in ("relu", "sigmoid", "tanh", "gelu", "softplus", "elu")}
+    for title, (name, options) in FUNCTIONS.items():
+        reference = partial(getattr(definition, name), **options)
+        for exponent in EXPONENTS:
             x = random(10**exponent)
             y = np.empty_like(x)
             yield Work(
-                f"{name} 1e{exponent}",
+                f"{title} 1e{exponent}",
                 0,
                 nbytes(x, y),
                 exactly(reference, x),
                 present(
-                    fastnn=partial(getattr(fastnn, name), x, out=y),
+                    fastnn=partial(getattr(fastnn, name), x, out=y, **options),
                     numpy=partial(in_numpy.get(name, reference), x, out=y),
                     scipy=partial(special.expit, x, out=y) if special and name == "sigmoid" else None,
                     **{"scikit-learn": in_sklearn(of_sklearn[name], x, y) if name in of_sklearn else None},
-                    torch=in_torch(getattr(functional, name), x) if torch else None,
-                    jax=jitted(getattr(jax.nn, name), x) if jax else None,
-                    onnxruntime=in_onnx(operators[name], {"x": x}) if name in operators else None,
+                    torch=in_torch(partial(getattr(functional, name), **options), x) if torch else None,
+                    jax=jitted(function_of_jax(name, options), x) if jax else None,
+                    onnxruntime=in_onnx(operators[name], {"x": x}, **options) if name in operators else None,
                 ),
             )
+    for title, (name, options) in FUNCTIONS.items():
+        for exponent in EXPONENTS:
+            yield backward_row(f"{title} backward 1e{exponent}", name, options, random(10**exponent))
+
+
+def function_of_jax(name: str, options: Mapping[str, str]) -> Callable[..., Any]:
+    """JAX's gelu is approximated unless told not to be."""
+    function = getattr(jax.nn, name)
+    return partial(function, approximate=bool(options)) if name == "gelu" else function
+
+
+def backward_row(title: str, name: str, options: Mapping[str, str], x: np.ndarray) -> Work:
+    """Backwards from what each library keeps: the output of relu, sigmoid and tanh (JAX: the input), else the input."""
+    x[x == 0] = 1  # where libraries differ in what they take for the derivative
+    g, out = random(x.size, seed=1), np.empty_like(x)
+    kept = getattr(fastnn, name)(x) if name in ("relu", "sigmoid", "tanh") else x
+    of_torch: dict[str, tuple[str, tuple[Any, ...]]] = {
+        "relu": ("threshold", (0,)),
+        "leaky_relu": ("leaky_relu", (0.01, False)),
+        "softplus": ("softplus", (1, 20)),
+    }
+    operator, numbers = of_torch.get(name, (name, ()))
+
+    def in_aten(g: Any, kept: Any) -> Any:
+        if name == "elu":
+            return torch.ops.aten.elu_backward(g, 1, 1, 1, False, kept)
+        return getattr(torch.ops.aten, f"{operator}_backward")(g, kept, *numbers, **options)
+
+    def pulled_back(g: Any, x: Any) -> Any:
+        return jax.vjp(function_of_jax(name, options), x)[1](g)[0]
+
+    reference = partial(getattr(definition, f"{name}_backward"), **options)
+    return Work(
+        title,
+        0,
+        nbytes(g, kept, out),
+        exactly(reference, g, kept),
+        present(
+            fastnn=partial(getattr(fastnn, f"{name}_backward"), g, kept, out=out, **options),
+            numpy=partial(reference, g, kept, out=out),
+            torch=in_torch(in_aten, g, kept),
+            jax=jitted(pulled_back, g, x) if jax else None,
+        ),
+    )
 
 
 def softmax_rows() -> Iterator[Work]:
@@ -464,6 +533,7 @@ def pooling_rows() -> Iterator[Work]:
         (64, 6, 28, 2, 2, 0),
         (32, 64, 32, 2, 2, 0),
         (8, 64, 112, 2, 2, 0),
+        (32, 64, 32, 3, 2, 1),
         (8, 64, 112, 3, 2, 1),
     ):
         x = random(n, c, h, h)
@@ -633,7 +703,7 @@ def report(rows: list[tuple[Work, dict[str, float]]], limits: Limits) -> str:
         others = ", ".join(f"{name} {duration(value)}" for value, name in rivals[1:])
         lines.append(
             f"| {work.name} | {duration(own)} | {winner} {duration(best)} | {best / own:.2f} "
-            f"| {limits.seconds(work.flops, work.bytes, 'float32') / own:.0%} | {others} |"
+            f"| {limits.seconds(work.flops, work.bytes, work.dtype) / own:.0%} | {others} |"
         )
     lost = sorted((ratio, name) for name, ratio in ratios.items() if ratio < 1)
     mean = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios.values()))

@@ -65,12 +65,14 @@ class Work:
     contenders: Mapping[str, Call]
     #: Their answers, where a call returns something else.
     answers: Mapping[str, Call] | None = None
-    #: The relative error that float32 is allowed.
+    #: The relative error that answers are allowed.
     tolerance: float = TOLERANCE
     #: How a contender's answer is judged, where not by `exact`.
     checks: Mapping[str, Call] = field(default_factory=dict)
     #: What must still hold after the timing.
     afterwards: Call | None = None
+    #: Whose peak of multiply-adds limits it.
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class Bench:
                 for family, work in self._works():
                     if not too_long(work, self.plan.largest):
                         bar.set_postfix_str(work.name, refresh=False)
-                        what = {"family": family, "kernel": work.name, "workload": "", "dtype": "float32"}
+                        what = {"family": family, "kernel": work.name, "workload": "", "dtype": work.dtype}
                         self._measure(f"{family}: {work.name}", what, "rivals", work, number)
                         bar.update()
 
