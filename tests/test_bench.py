@@ -75,6 +75,7 @@ def test_pytest_benchmark_compares_the_file(measured):
     ("arguments", "known"),
     [
         (["--only", "rellu"], "relu"),
+        (["--only", "networks"], "--rivals"),
         (["--backends", "fortran"], "cython, numba, numpy"),
         (["--dtypes", "float8"], "float32, float64"),
         (["--threads", "none"], "--threads"),

@@ -229,7 +229,9 @@ def _refuse_unknown(asked: argparse.Namespace, parser: argparse.ArgumentParser) 
     for option, expected in known.items():
         unknown = [name for name in getattr(asked, option) if name not in expected]
         if unknown:
-            parser.error(f"--{option}: unknown {', '.join(unknown)}; known are {', '.join(sorted(expected))}")
+            more = "; --rivals has others, as networks" if option == "only" and not asked.rivals else ""
+            listed = f"known are {', '.join(sorted(expected))}{more}"
+            parser.error(f"--{option}: unknown {', '.join(unknown)}; {listed}")
 
 
 def measure(plan: Plan, journal: Path) -> int:
