@@ -41,6 +41,7 @@ MAY_IMPORT = {
         PUBLIC_NAMES,
         *("fastnn._contract", "fastnn._select", "fastnn.bench", "fastnn.io", "fastnn.testing"),
         *("pytest_benchmark", "threadpoolctl", "tqdm", "itables", "jinja2", "markupsafe", "plotly"),
+        AT_RUN_TIME,  # scripts of benchmarks/
     ),
     "fastnn.data": (*NUMPY, "fastnn.init", "fastnn.io", "fastnn_ext.checks", "sklearn"),
     "fastnn.init": NUMPY,

@@ -59,7 +59,7 @@ for kernel in KERNELS.values():
 
 
 # Products and convolutions of each form whose workspace grows with the work, until blocks bound it. The arrays are
-# there, written, before the call; each case has a process, whose workspace is empty; what is left is the code itself.
+# there, written, before the call; each case has a process, whose workspace is empty.
 WORKSPACE = '''
 import os, sys
 import numpy as np
@@ -67,8 +67,8 @@ from backends import known_backends
 from fastnn._contract import KERNELS
 
 backend = known_backends()[sys.argv[1]]
-CODE = 1  # MiB of the kernels' own code that is read from disk meanwhile
-LIMIT = 8
+LIMIT = 8  # MiB, and what Python and its allocator need
+OTHERS = 0.5
 
 def memory(key):
     for line in open("/proc/self/status"):
@@ -77,10 +77,10 @@ def memory(key):
     raise KeyError(key)
 
 def growth(call):
-    """MiB that the process grows by at most during a call; its largest size began anew when it was forked."""
-    before = memory("VmRSS")
+    """MiB that the process grows by at most during a call, code aside; its largest size began anew at its fork."""
+    before, code = memory("VmRSS"), memory("RssFile")
     call()
-    return memory("VmHWM") - before
+    return memory("VmHWM") - before - (memory("RssFile") - code)
 
 def array(*shape):
     return np.linspace(-1, 1, np.prod(shape), dtype=dtype).reshape(shape)
@@ -120,7 +120,7 @@ for dtype in (np.float32, np.float64):
         if child == 0:
             needed = growth(lambda: backend.function(KERNELS[name])(*arguments, **options))
             print(f"{needed:.1f} MiB", flush=True)
-            os._exit(needed > LIMIT + CODE)
+            os._exit(needed > LIMIT + OTHERS)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 '''
 
