@@ -42,7 +42,7 @@ cdef enum:
     KERNELS = 32     # that a part does, at least: each part copies what it needs of the image
     PRODUCT_ROWS = 128  # the same for kernels of one pixel, where the copy is dearer beside the work
     PART = 1 << 22   # multiplications that one thread does at a time, at least
-    SHARE = 1 << 22  # that a thread must have
+    SHARE = 1 << 20  # that a thread must have
     CHANNELS = 16    # of a part with one channel in each group, at least
     BAND = 128       # pixels of a part of one image, at least: each part packs the weights
     GROUP_BYTES = 1 << 18  # of the planes of some groups that stay in the second-level cache

@@ -10,8 +10,9 @@ from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from pool cimport raise_if, run, team
 
 cdef enum:
-    PART_ELEMENTS = 32768    # that one thread does at a time
-    SHARE_ELEMENTS = 131072  # that a thread must have
+    PART_ELEMENTS = 16384   # that one thread does at a time
+    SHARE_ELEMENTS = 49152  # that a thread must have, and
+    SHARE_LIGHT = 98304     # of what is faster than memory
 
 cdef extern from "engine/stream.h" nogil:
     enum:
@@ -94,7 +95,7 @@ cdef inline object unary(
     cdef const void *from_x = PyArray_DATA(source)
     cdef void *y = PyArray_DATA(result)
     if n >= GIL_ELEMENTS:
-        run_elements(name, Elements(single, light and result is out, n, option, NULL, from_x, y, f32, f64, NULL, NULL))
+        run_elements(name, Elements(single, light, result is out, n, option, NULL, from_x, y, f32, f64, NULL, NULL))
     elif single:
         f32(<const float *> from_x, <float *> y, n, <float> option)
     else:
@@ -129,7 +130,7 @@ cdef inline object binary(
     cdef const void *from_s = PyArray_DATA(s)
     cdef void *y = PyArray_DATA(result)
     if n >= GIL_ELEMENTS:
-        run_elements(name, Elements(single, light and result is out, n, option, from_g, from_s, y, NULL, NULL, f32, f64))
+        run_elements(name, Elements(single, light, result is out, n, option, from_g, from_s, y, NULL, NULL, f32, f64))
     elif single:
         f32(<const float *> from_g, <const float *> from_s, <float *> y, n, <float> option)
     else:
@@ -140,7 +141,8 @@ cdef inline object binary(
 cdef struct Elements:
     # y = f(x), or f(g, x) where there is a g
     bint single
-    bint streams  # past the caches where y is large; new memory was just zeroed, and is in them
+    bint light    # faster than memory
+    bint is_old   # memory of y; new one was just zeroed, and is in the caches
     Py_ssize_t n
     double option
     const void *g
@@ -154,10 +156,10 @@ cdef struct Elements:
 
 cdef inline int run_elements(str name, Elements elements) except -1:
     """The loop over all elements without the GIL, on several threads where there are many."""
-    cdef Py_ssize_t n = elements.n
-    cdef int failed
+    cdef Py_ssize_t n = elements.n, parts = (n + PART_ELEMENTS - 1) // PART_ELEMENTS
+    cdef int failed, threads = team(n, SHARE_LIGHT if elements.light else SHARE_ELEMENTS)
     with nogil:
-        failed = run(run_numbered_part, &elements, (n + PART_ELEMENTS - 1) // PART_ELEMENTS, team(n, SHARE_ELEMENTS))
+        failed = run(run_numbered_part, &elements, parts, threads)
     return raise_if(failed, name)
 
 
@@ -165,7 +167,7 @@ cdef inline int run_numbered_part(void *elements, Py_ssize_t part) noexcept nogi
     cdef const Elements *e = <const Elements *> elements
     cdef Py_ssize_t first = part * PART_ELEMENTS, n = min(e.n - first, PART_ELEMENTS)
     cdef Py_ssize_t itemsize = sizeof(float) if e.single else sizeof(double)
-    if e.streams and e.n * itemsize >= STREAM_BYTES and e.y != e.x and e.y != e.g:
+    if e.light and e.is_old and e.n * itemsize >= STREAM_BYTES and e.y != e.x and e.y != e.g:
         stream_part(e, first, n, itemsize)
     else:
         run_part(e, first, n, <char *> e.y + first * itemsize)

@@ -43,11 +43,12 @@ cnp.import_array()
 join_pool()
 
 cdef enum:
-    BLOCK = 1024            # elements that stay in the first-level cache between two loops
-    ROWS = 64               # of a block at most
-    PART = 1 << 15          # elements of a part
-    SHARE_ELEMENTS = 1 << 17  # that a thread must have
-    ROW = TOTALS + 1        # slot of the workspace: a row's exponentials
+    BLOCK = 1024              # elements that stay in the first-level cache between two loops
+    ROWS = 64                 # of a block at most
+    PART = 1 << 15            # elements of a part
+    SHARE_ELEMENTS = 1 << 17  # that a thread must have, and
+    SHARE_LOGITS = 3 << 14    # of rows with exponentials
+    ROW = TOTALS + 1          # slot of the workspace: a row's exponentials
 
 cdef enum:
     UNKNOWN, MEAN, SUM, NONE
@@ -710,7 +711,7 @@ cdef inline int start_rows(Rows *task, str name) except -1:
         failed = cross_entropy_of(task, 0)
     else:
         with nogil:
-            failed = run(cross_entropy_of, task, parts, team(task.n * task.classes, SHARE_ELEMENTS))
+            failed = run(cross_entropy_of, task, parts, team(task.n * task.classes, SHARE_LOGITS))
     raise_if(failed, name)
     task.total = sum_in_order(task.totals, parts)
     return 0

@@ -89,7 +89,7 @@ enum {
 /* Threads, in the same unit: what it costs a part to read and pack a vector that other parts read as well, and how much
  * work a thread must have, for one part and for two. */
 #define FNN_COST_READ 10.0
-#define FNN_TEAM_WORK 4e5
+#define FNN_TEAM_WORK 1e5
 #define FNN_TWO_PARTS_WORK 16e6
 #define FNN_POLL_AFTER 3e7 /* multiply-adds */
 
