@@ -674,15 +674,20 @@ FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {
 
 
 def answering(work: Work) -> dict[str, Call]:
-    """Those who answer as the definition does; a rival that cannot be run here is named and left out."""
+    """Those who answer as the definition does; a rival that does not, or cannot be run here, is named and left out."""
     contenders = {}
     for name, call in work.contenders.items():
         try:
             verify(work, name)
         except Exception as problem:
-            if name == "fastnn" or isinstance(problem, AssertionError):
+            if name == "fastnn":
                 raise
-            reason = f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0]}"
+            wrong = isinstance(problem, AssertionError)
+            reason = (
+                "wrong answer"
+                if wrong
+                else f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0]}"
+            )
             print(f"{work.name}: without {name}: {reason}", file=sys.stderr)
         else:
             contenders[name] = call

@@ -49,9 +49,7 @@ def test_networks_answer_alike():
             verify(work, contender)
 
 
-def test_a_rival_that_cannot_be_run_is_named_and_one_that_is_wrong_is_an_error(
-    capsys: pytest.CaptureFixture,
-) -> None:
+def test_rivals_that_fail_or_are_wrong_are_named(capsys: pytest.CaptureFixture) -> None:
     rivals = load_script("rivals")
 
     def without_compiler() -> None:
@@ -60,10 +58,13 @@ def test_a_rival_that_cannot_be_run_is_named_and_one_that_is_wrong_is_an_error(
     def work(**contenders: Callable[[], Any]) -> Work:
         return Work("a sum", 1, 1, lambda: np.ones(1), {"fastnn": lambda: np.ones(1), **contenders})
 
-    found = rivals.answering(work(numpy=lambda: np.ones(1), **{"torch compiled": without_compiler}))
-    assert list(found) == ["fastnn", "numpy"]
-    assert capsys.readouterr().err == "a sum: without torch compiled: RuntimeError: no C++ compiler\n"
-    with pytest.raises(AssertionError, match="a sum, numpy"):
-        rivals.answering(work(numpy=lambda: np.zeros(1)))
+    others = {"torch compiled": without_compiler, "jax": lambda: np.zeros(1)}
+    assert list(rivals.answering(work(numpy=lambda: np.ones(1), **others))) == ["fastnn", "numpy"]
+    assert capsys.readouterr().err.splitlines() == [
+        "a sum: without torch compiled: RuntimeError: no C++ compiler",
+        "a sum: without jax: wrong answer",
+    ]
     with pytest.raises(RuntimeError, match="no C"):
         rivals.answering(work(fastnn=without_compiler))
+    with pytest.raises(AssertionError, match="a sum, fastnn"):
+        rivals.answering(work(fastnn=lambda: np.zeros(1)))
