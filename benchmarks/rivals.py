@@ -28,10 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from fastnn._contract import KERNELS
 from fastnn.bench.command import THREAD_VARIABLES
 from fastnn.bench.limits import Limits, measure
 from fastnn.bench.results import duration
-from fastnn.bench.rows import TOLERANCE, Call, Work, verify
+from fastnn.bench.rows import TOLERANCE, Call, Work, failure_of, verify
 from fastnn.bench.timing import Patience, interleaved
 from fastnn.bench.worker import PAUSE
 
@@ -262,12 +263,11 @@ def in_onnx_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Call 
     return with_relu if call else None
 
 
-#: Element-wise functions, by what their rows are called: the kernel's name and its options.
-FUNCTIONS: dict[str, tuple[str, dict[str, str]]] = {
-    **{name: (name, {}) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")},
-    "gelu tanh": ("gelu", {"approximate": "tanh"}),
-    **{name: (name, {}) for name in ("softplus", "elu")},
-}
+#: Element-wise functions that more than one library has, with their options, which their rows are called by too.
+FUNCTIONS: tuple[tuple[str, dict[str, str]], ...] = (
+    *((name, {}) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu", "softplus", "elu")),
+    ("gelu", {"approximate": "tanh"}),
+)
 EXPONENTS = 3, 5, 7
 
 
@@ -283,7 +283,8 @@ def activation_rows() -> Iterator[Work]:
     of_sklearn = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
     operators = {"leaky_relu": "LeakyRelu"}
     operators |= {name: name.capitalize() for name in ("relu", "sigmoid", "tanh", "gelu", "softplus", "elu")}
-    for title, (name, options) in FUNCTIONS.items():
+    for name, options in FUNCTIONS:
+        title = " ".join((name, *options.values()))
         reference = partial(getattr(definition, name), **options)
         for exponent in EXPONENTS:
             x = random(10**exponent)
@@ -303,9 +304,10 @@ def activation_rows() -> Iterator[Work]:
                     onnxruntime=in_onnx(operators[name], {"x": x}, **options) if name in operators else None,
                 ),
             )
-    for title, (name, options) in FUNCTIONS.items():
+    for name, options in FUNCTIONS:
         for exponent in EXPONENTS:
-            yield backward_row(f"{title} backward 1e{exponent}", name, options, random(10**exponent))
+            title = " ".join((name, *options.values(), f"backward 1e{exponent}"))
+            yield backward_row(title, name, options, random(10**exponent))
 
 
 def function_of_jax(name: str, options: Mapping[str, str]) -> Callable[..., Any]:
@@ -315,10 +317,11 @@ def function_of_jax(name: str, options: Mapping[str, str]) -> Callable[..., Any]
 
 
 def backward_row(title: str, name: str, options: Mapping[str, str], x: np.ndarray) -> Work:
-    """Backwards from what each library keeps: the output of relu, sigmoid and tanh (JAX: the input), else the input."""
+    """Backwards from what fastnn and PyTorch keep, the output or the input; JAX keeps the input."""
     x[x == 0] = 1  # where libraries differ in what they take for the derivative
     g, out = random(x.size, seed=1), np.empty_like(x)
-    kept = getattr(fastnn, name)(x) if name in ("relu", "sigmoid", "tanh") else x
+    from_output = "y" in KERNELS[f"{name}_backward"].signature.parameters
+    kept = getattr(fastnn, name)(x) if from_output else x
     of_torch: dict[str, tuple[str, tuple[Any, ...]]] = {
         "relu": ("threshold", (0,)),
         "leaky_relu": ("leaky_relu", (0.01, False)),
@@ -682,13 +685,7 @@ def answering(work: Work) -> dict[str, Call]:
         except Exception as problem:
             if name == "fastnn":
                 raise
-            wrong = isinstance(problem, AssertionError)
-            reason = (
-                "wrong answer"
-                if wrong
-                else f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0]}"
-            )
-            print(f"{work.name}: without {name}: {reason}", file=sys.stderr)
+            print(f"{work.name}: without {name}: {failure_of(problem)}", file=sys.stderr)
         else:
             contenders[name] = call
     return contenders

@@ -60,10 +60,9 @@ def test_rivals_that_fail_or_are_wrong_are_named(capsys: pytest.CaptureFixture) 
 
     others = {"torch compiled": without_compiler, "jax": lambda: np.zeros(1)}
     assert list(rivals.answering(work(numpy=lambda: np.ones(1), **others))) == ["fastnn", "numpy"]
-    assert capsys.readouterr().err.splitlines() == [
-        "a sum: without torch compiled: RuntimeError: no C++ compiler",
-        "a sum: without jax: wrong answer",
-    ]
+    failed, wrong = capsys.readouterr().err.splitlines()
+    assert failed == "a sum: without torch compiled: RuntimeError: no C++ compiler"
+    assert wrong.startswith("a sum: without jax: wrong answer: ")
     with pytest.raises(RuntimeError, match="no C"):
         rivals.answering(work(fastnn=without_compiler))
     with pytest.raises(AssertionError, match="a sum, fastnn"):

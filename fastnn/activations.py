@@ -383,10 +383,11 @@ def silu_backward(grad_out: ArrayLike, x: ArrayLike, *, out: Array | None = None
 def _mend_far_left(x: Array, y: Array) -> Array:
     """x exp(x), as silu and mish are where exp(x) is denormal, by two factors that are not."""
     low = np.log(np.finfo(x.dtype).tiny)
-    if np.any(x < low):
+    far = x < low
+    if np.any(far):
         half = np.ceil(low / 2)
         z = np.clip(x, -_FAR, low)
-        y = np.where(x < low, z * np.exp(z - half) * np.exp(half), y)
+        y = np.where(far, z * np.exp(z - half) * np.exp(half), y)
     return y
 
 

@@ -111,6 +111,15 @@ def verify(work: Work, contender: str) -> float:
     return elapsed
 
 
+def failure_of(problem: Exception) -> str:
+    """What a contender did, in a line: of a wrong answer, how far it is from the right one too."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    if isinstance(problem, AssertionError):
+        told = [*lines[:1], *(line for line in lines[1:] if line.startswith(("Mismatched", "Max absolute")))]
+        return f"wrong answer: {'; '.join(told)}"
+    return f"{type(problem).__name__}: {''.join(lines[:1])}"
+
+
 def _compare(answer: Any, exact: Any, work: Work, contender: str) -> None:
     for given, right in zip(_answers(answer), _answers(exact), strict=True):
         scale = max(float(np.abs(right).max(initial=0)), 1.0)

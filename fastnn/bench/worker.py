@@ -22,7 +22,17 @@ from typing import Any
 import fastnn
 from fastnn._contract import KERNELS
 from fastnn.bench import rows as bench_rows
-from fastnn.bench.rows import Call, Row, Work, call_rows, kernel_rows, small_enough, too_long, verify
+from fastnn.bench.rows import (
+    Call,
+    Row,
+    Work,
+    call_rows,
+    failure_of,
+    kernel_rows,
+    small_enough,
+    too_long,
+    verify,
+)
 from fastnn.bench.timing import QUICK, ContenderError, Patience, clock_for, interleaved
 
 #: Who compiles when it is first called.
@@ -242,7 +252,7 @@ class Bench:
         try:
             elapsed = verify(work, contender)
         except Exception as problem:
-            self._fail(name, contender, _reason(problem))
+            self._fail(name, contender, failure_of(problem))
             return False
         compiled = what["kernel"], what["dtype"], contender
         if contender in COMPILING and compiled not in self.compiled:
@@ -253,15 +263,6 @@ class Bench:
     def _fail(self, name: str, contender: str, reason: str) -> None:
         self.failed.add((name, contender))
         self.journal.add("failed", row=name, contender=contender, reason=reason)
-
-
-def _reason(problem: Exception) -> str:
-    """What a contender did, in a line: of a wrong answer, how far it is from the right one too."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    if isinstance(problem, AssertionError):
-        told = [*lines[:1], *(line for line in lines[1:] if line.startswith(("Mismatched", "Max absolute")))]
-        return f"wrong answer: {'; '.join(told)}"
-    return f"{type(problem).__name__}: {''.join(lines[:1])}"
 
 
 def _bar(total: int) -> Any:

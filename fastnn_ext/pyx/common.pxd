@@ -104,11 +104,6 @@ cdef inline bint read_bools(object flags, Py_ssize_t count, bint *values) noexce
     return True
 
 
-cdef inline bint read_needs(object needs, bint *needed) noexcept:
-    """Whether `needs` is a tuple of three bools; which."""
-    return read_bools(needs, 3, needed)
-
-
 cdef inline bint are_outs(
     object out, const bint *needed, cnp.ndarray grad_out, cnp.ndarray x, cnp.ndarray weight
 ) noexcept:

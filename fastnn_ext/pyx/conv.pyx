@@ -10,7 +10,7 @@ conv_winograd.pxd, conv_sparse.pxd and conv_points.pxd do the jobs.
 cimport numpy as cnp
 from common cimport (
     PyArray_CheckExact, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_TYPE, are_apart,
-    are_outs, data_of, gradient_in, has_shape, is_plain, is_plain_of, read_needs, real,
+    are_outs, data_of, gradient_in, has_shape, is_plain, is_plain_of, read_bools, real,
 )
 from conv_blocks cimport *
 from conv_depthwise cimport MOST_TERMS, grad_weight_planewise, is_planewise, run_planewise
@@ -997,7 +997,7 @@ def conv2d_backward(
     cdef Convolution conv
     cdef int failed
     cdef bint fast = (
-        read_needs(needs, needed)
+        read_bools(needs, 3, needed)
         and fits(x, weight, stride, padding, dilation, groups, layout, &conv)
         and is_plain_of(grad_out, PyArray_TYPE(<cnp.ndarray> x))
     )

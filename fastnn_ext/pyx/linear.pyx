@@ -4,7 +4,7 @@ cimport numpy as cnp
 from common cimport (
     GIL_ELEMENTS, PyArray_CheckExact, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY_RO,
     PyArray_ISFARRAY_RO, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, are_apart, are_outs, data_of,
-    empty_like, gradient_in, has_shape, is_plain, is_plain_of, is_safe_out, read_needs, real, same_shape,
+    empty_like, gradient_in, has_shape, is_plain, is_plain_of, is_safe_out, read_bools, real, same_shape,
 )
 from columns cimport sum_columns
 from fused cimport Activation, activation_of
@@ -215,7 +215,7 @@ def linear_backward(grad_out, x, weight, *, needs=(True, True, True), out=None):
     cdef bint fast = (
         fits(x, weight, &size)
         and is_plain_of(grad_out, PyArray_TYPE(<cnp.ndarray> x))
-        and read_needs(needs, needed)
+        and read_bools(needs, 3, needed)
     )
     if fast:
         swap_last(<cnp.ndarray> x, size.outputs, shape)

@@ -8,7 +8,7 @@ the nearest number of their type and what that lacks, so that a large mean costs
 cimport numpy as cnp
 from common cimport (
     GIL_ELEMENTS, PyArray_DATA, PyArray_DIM, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_SIZE,
-    PyArray_TYPE, are_apart, data_of, empty_like, has_shape, is_plain, is_plain_of, read_needs, real, same_shape,
+    PyArray_TYPE, are_apart, data_of, empty_like, has_shape, is_plain, is_plain_of, read_bools, real, same_shape,
 )
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from libc.math cimport sqrt
@@ -511,7 +511,7 @@ def layer_norm_backward(grad_out, x, weight=None, *, eps=1e-5, needs=(True, True
         and same_shape(<cnp.ndarray> grad_out, <cnp.ndarray> x)
         and (weight is None or is_parameter(weight, <cnp.ndarray> x, PyArray_NDIM(<cnp.ndarray> x) - 1))
         and is_non_negative(eps, &task.eps)
-        and read_needs(needs, needed)
+        and read_bools(needs, 3, needed)
     )
     if fast:
         last = PyArray_NDIM(<cnp.ndarray> x) - 1
@@ -953,7 +953,7 @@ def batch_norm_backward(grad_out, x, weight, mean, inv_std, *, training, needs=(
         and is_plain_of(grad_out, PyArray_TYPE(<cnp.ndarray> x))
         and same_shape(<cnp.ndarray> grad_out, <cnp.ndarray> x)
         and (training is True or training is False)
-        and read_needs(needs, needed)
+        and read_bools(needs, 3, needed)
     )
     if fast:
         grad_x = empty_like(<cnp.ndarray> x) if needed[0] else None
