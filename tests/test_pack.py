@@ -16,8 +16,8 @@ from fastnn import testing
 #: Around the sizes of vectors, register tiles and panels of every instruction set.
 ROWS = (0, 1, 2, 8, 9, 33)
 OUTPUTS = (0, 1, 15, 16, 17, 47, 48, 49, 130)
-#: And of blocks of terms: more than 320 are summed in two of them or more.
-INPUTS = (0, 1, 5, 129, 320, 321, 700)
+#: And of blocks of terms: more than 512 are summed in two of them or more.
+INPUTS = (0, 1, 5, 129, 512, 513, 1100)
 
 #: x[N, C, H, H], kernels, taps and options: Winograd's form (whole and in parts), products, and neither.
 CONVOLUTIONS = (

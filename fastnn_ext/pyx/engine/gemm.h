@@ -58,16 +58,18 @@ static const int fnn_max_rows[FNN_MAX_VECS + 1] = {0, 6, 6, 4, 2};
 
 /* Block sizes. Those in bytes follow the usual caches: 32 KiB, and a share of 1 to 2 MiB. */
 enum {
-    FNN_KC = 320,              /* terms summed in registers before they are added to C */
+    FNN_KC = 512,              /* terms summed in registers, at most, before they are added to C */
     FNN_DOT_KC = 1024,
     FNN_DOT_TERMS = 16384,     /* of a long dot product, which are added in the type of the operands */
     FNN_SPREAD_K = 128,        /* terms from which a tile fetches C row by row */
     FNN_ALONG_K = 128,         /* terms up to which tiles go along the rows of C */
     FNN_AHEAD = 4,             /* rows or columns that are fetched before they are packed */
+    FNN_MOST_AHEAD = 8,        /* lines that a row of a tile fetches of the next panel */
+    FNN_STRIPS_ROWS = 128,     /* of A from which rows are worth the transposition to strips */
     FNN_STRIPS = 16,           /* of A that are packed together */
     FNN_STREAM_KC = 32,
     FNN_STREAM_BYTES = 1000000, /* of B beyond which a product with few rows reads it as a stream */
-    FNN_A_BYTES = 786432,      /* of a packed block of A */
+    FNN_A_BYTES = 1048576,     /* of a packed block of A */
     FNN_B_BYTES = 4194304,     /* of a packed block of B */
     FNN_MC = 1024,             /* rows of a block of A, at most */
     FNN_MAX_PANELS = 1024,     /* of B in a block */

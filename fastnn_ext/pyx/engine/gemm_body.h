@@ -82,8 +82,7 @@ static void FNN_NAME(plan_tiles)(fnn_gemm_plan *plan, const FNN_NAME(gemm_args) 
     plan->vecs = (int)FNN_NAME(panel_vecs)(g->n, few_rows ? FNN_MAX_VECS : FNN_USUAL_VECS);
     plan->rows = (int)fnn_even_part(g->m, fnn_max_rows[plan->vecs], 1);
     const ptrdiff_t width = plan->vecs * FNN_LANES;
-    const ptrdiff_t blocks = fnn_max((g->k + FNN_KC / 2) / FNN_KC, 1);
-    plan->kc = fnn_parts(fnn_parts(g->k, blocks), 16) * 16;
+    plan->kc = fnn_even_part(g->k, FNN_KC, 16);
     plan->nc = fnn_even_part(g->n, fnn_min(FNN_B_BYTES / (plan->kc * size), FNN_MAX_PANELS * width), width);
     plan->group = fnn_min((g->b_cs == 1 || panels ? FNN_GROUP : 1) * width, plan->nc);
     /* a block of B that fits in the first cache is run along the rows of C, which are written one after the other */
@@ -262,23 +261,9 @@ static void FNN_NAME(gemm_dot)(const FNN_NAME(gemm_args) *g, ptrdiff_t kc, ptrdi
 
 /* ---- form: register tiles ---- */
 
-/* Rows i .. i + rows of A at p .. p + k. */
-static void FNN_NAME(gemm_pack_a)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t target_rs, ptrdiff_t i,
-                                  ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k)
-{
-    const FNN_REAL *a = g->a + i * g->a_rs + p * g->a_cs;
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        if (g->a_cs == 1)
-            memcpy(target + r * target_rs, a + r * g->a_rs, (size_t)k * sizeof(FNN_REAL));
-        else
-            for (ptrdiff_t q = 0; q < k; q++)
-                target[r * target_rs + q] = a[r * g->a_rs + q * g->a_cs];
-    }
-}
-
-/* The same where columns of A are contiguous: strips of a tile's rows, column after column, many strips at a time. */
-static void FNN_NAME(gemm_pack_a_strips)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t strip, ptrdiff_t i,
-                                         ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k)
+/* Strips of A whose columns are contiguous: many at a time. */
+static void FNN_NAME(gemm_pack_a_columns)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t strip, ptrdiff_t i,
+                                          ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k)
 {
     for (ptrdiff_t first = 0; first < rows; first += FNN_STRIPS * strip) {
         for (ptrdiff_t q = 0; q < k; q++) {
@@ -293,6 +278,28 @@ static void FNN_NAME(gemm_pack_a_strips)(const FNN_NAME(gemm_args) *g, FNN_REAL 
                 }
             }
         }
+    }
+}
+
+/* Rows i .. i + rows of A at p .. p + k, as strips of a tile's rows, column after column: what a tile reads lies in one
+ * line after the other. */
+static void FNN_NAME(gemm_pack_a)(const FNN_NAME(gemm_args) *g, FNN_REAL *target, ptrdiff_t strip, ptrdiff_t i,
+                                  ptrdiff_t rows, ptrdiff_t p, ptrdiff_t k)
+{
+    const FNN_REAL *a = g->a + i * g->a_rs + p * g->a_cs;
+    if (g->a_rs == 1 && g->a_cs != 1) {
+        FNN_NAME(gemm_pack_a_columns)(g, target, strip, i, rows, p, k);
+        return;
+    }
+    for (ptrdiff_t r = 0; r < rows; r += strip, target += strip * k) {
+        const ptrdiff_t height = fnn_min(strip, rows - r);
+        if (g->a_cs == 1) {
+            FNN_NAME(transpose_strip)(target, strip, a + r * g->a_rs, g->a_rs, height, k);
+            continue;
+        }
+        for (ptrdiff_t q = 0; q < k; q++)
+            for (ptrdiff_t v = 0; v < height; v++)
+                target[q * strip + v] = a[(r + v) * g->a_rs + q * g->a_cs];
     }
 }
 
@@ -331,8 +338,7 @@ typedef struct {
  * different steps, and their misses do not come all at once. */
 static ptrdiff_t FNN_NAME(staggered)(ptrdiff_t numbers)
 {
-    const ptrdiff_t line = 64 / (ptrdiff_t)sizeof(FNN_REAL);
-    return fnn_parts(numbers, line) * line + line / 8;
+    return fnn_parts(numbers, FNN_LINE) * FNN_LINE + FNN_LINE / 8;
 }
 
 /* Whether packed panels of B are kept for more than one block of rows. */
@@ -348,8 +354,9 @@ static int FNN_NAME(block_memory)(FNN_NAME(block) *block)
     const ptrdiff_t size = (ptrdiff_t)sizeof(FNN_REAL);
     block->a_pack = block->b_pack = NULL;
     if (plan->pack_a) {
-        const ptrdiff_t by_rows = plan->mc * FNN_NAME(staggered)(plan->kc);
-        block->a_pack = (FNN_REAL *)fnn_workspace(FNN_SLOT_GEMM_A, (size_t)(by_rows * size));
+        const ptrdiff_t rows = fnn_parts(plan->mc, plan->rows) * plan->rows;
+        const ptrdiff_t numbers = rows * FNN_NAME(staggered)(plan->kc) + FNN_LANES;
+        block->a_pack = (FNN_REAL *)fnn_workspace(FNN_SLOT_GEMM_A, (size_t)(numbers * size));
         if (block->a_pack == NULL)
             return -1;
     }
@@ -370,12 +377,13 @@ static void FNN_NAME(block_set_a)(const FNN_NAME(block) *block, FNN_NAME(tile_ar
     const ptrdiff_t height = block->plan->rows;
     if (!block->plan->pack_a) {
         t->a = g->a + i * g->a_rs + p * g->a_cs, t->a_rs = g->a_rs, t->a_cs = g->a_cs, t->a_step = height * g->a_rs;
-    } else if (g->a_rs == 1 && g->a_cs != 1) {
-        t->a = block->a_pack, t->a_rs = 1, t->a_cs = height, t->a_step = height * t->k;
-        FNN_NAME(gemm_pack_a_strips)(g, block->a_pack, height, i, rows, p, t->k);
+    } else if (g->a_cs == 1 && rows < FNN_STRIPS_ROWS) {
+        t->a = block->a_pack, t->a_rs = FNN_NAME(staggered)(t->k), t->a_cs = 1, t->a_step = height * t->a_rs;
+        for (ptrdiff_t r = 0; r < rows; r++)
+            memcpy(block->a_pack + r * t->a_rs, g->a + (i + r) * g->a_rs + p, (size_t)t->k * sizeof(FNN_REAL));
     } else {
-        t->a = block->a_pack, t->a_rs = FNN_NAME(staggered)(block->plan->kc), t->a_cs = 1, t->a_step = height * t->a_rs;
-        FNN_NAME(gemm_pack_a)(g, block->a_pack, t->a_rs, i, rows, p, t->k);
+        t->a = block->a_pack, t->a_rs = 1, t->a_cs = height, t->a_step = height * t->k;
+        FNN_NAME(gemm_pack_a)(g, block->a_pack, height, i, rows, p, t->k);
     }
 }
 
@@ -471,6 +479,18 @@ static void FNN_NAME(run_tiles)(const FNN_NAME(tile_args) *t, int rows, int vecs
     }
 }
 
+/* Has the tiles of a panel of B fetch the next one, at column j, if it was packed long ago. */
+static void FNN_NAME(fetch_ahead)(const FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t i0, ptrdiff_t j)
+{
+    const ptrdiff_t times = t->count * block->plan->rows;
+    const int packed_long_ago = block->plan->panels || (block->plan->pack_b && i0 > block->i0);
+    if (packed_long_ago && j < block->j1 && times > 0) {
+        const ptrdiff_t lines = t->k * t->b_rs / FNN_LINE;
+        t->ahead = t->b + t->b_step;
+        t->ahead_lines = fnn_min(fnn_parts(lines, times), FNN_MOST_AHEAD);
+    }
+}
+
 /* Rows i0 .. i1, a block of A at t->a, times columns j .. j + cols, a panel of B. */
 static void FNN_NAME(run_down)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t p,
                                ptrdiff_t j, ptrdiff_t cols, const FNN_REAL *splats)
@@ -482,11 +502,12 @@ static void FNN_NAME(run_down)(FNN_NAME(block) *block, FNN_NAME(tile_args) *t, p
     FNN_NAME(block_set_add)(block, t, j, first, splats);
     FNN_NAME(tile_args) tiles = *t;
     tiles.count = (i1 - i0) / rows;
+    FNN_NAME(fetch_ahead)(block, &tiles, i0, j + cols);
     tiles.b_step = 0, tiles.c_step = rows * t->c_rs, tiles.add_step = rows * t->add_rs;
     FNN_NAME(run_tiles)(&tiles, rows, vecs);
     const ptrdiff_t tiles_done = tiles.count, done = tiles_done * rows;
     if (done < i1 - i0) {
-        tiles.count = 1;
+        tiles.count = 1, tiles.ahead_lines = 0;
         tiles.a += tiles_done * t->a_step, tiles.c += done * t->c_rs, tiles.add += done * t->add_rs;
         FNN_NAME(run_tiles)(&tiles, (int)(i1 - i0 - done), vecs);
     }
@@ -536,7 +557,7 @@ static int FNN_NAME(run_block)(FNN_NAME(block) *block, int finish)
             const ptrdiff_t i1 = fnn_min(i0 + plan->mc, block->i1);
             FNN_NAME(tile_args) t;
             t.k = fnn_min(plan->kc, g->k - p);
-            t.c_rs = block->c_rs;
+            t.c_rs = block->c_rs, t.ahead = NULL, t.ahead_lines = 0;
             FNN_NAME(block_set_a)(block, &t, i0, i1 - i0, p);
             if (p == 0)
                 FNN_NAME(set_splats)(g, i0, i1, splats);
@@ -764,3 +785,4 @@ FNN_STATIC int FNN_NAME(gemm)(const FNN_NAME(gemm_args) *args)
 #undef FNN_LANES
 #undef FNN_NAME
 #undef FNN_VEC
+#undef FNN_LINE

@@ -9,6 +9,7 @@
  */
 
 #define FNN_VEC FNN_NAME(vec)
+#define FNN_LINE (64 / (ptrdiff_t)sizeof(FNN_REAL)) /* numbers in a cache line */
 
 /* C[i, v] = sum over p of A[i, p] B[p, v], plus `add`, for `k` steps of p; and the same for the tiles after this one,
  * `count` of them, each a step away from the one before: down the rows or along the columns of C. */
@@ -22,6 +23,8 @@ typedef struct {
     ptrdiff_t c_rs, c_step;
     const FNN_REAL *add; /* what to add: C itself, a bias or zeros, as the strides make it */
     ptrdiff_t add_rs, add_vs, add_step;
+    const FNN_REAL *ahead; /* what will be read after these tiles, of which each row of theirs fetches some lines */
+    ptrdiff_t ahead_lines;
     ptrdiff_t last; /* how many lanes of the last vector are inside; all of them unless FNN_FREE_MASKS */
 } FNN_NAME(tile_args);
 
@@ -62,7 +65,7 @@ FNN_INLINE void FNN_NAME(prefetch_row)(int vecs, const FNN_REAL *c)
 }
 
 FNN_INLINE void FNN_NAME(one_tile)(int rows, int vecs, const FNN_NAME(tile_args) *t, const FNN_REAL *first_a,
-                                   const FNN_REAL *b, FNN_REAL *c, const FNN_REAL *add)
+                                   const FNN_REAL *b, FNN_REAL *c, const FNN_REAL *add, const FNN_REAL *ahead)
 {
     /* Rows go in fours with a base pointer each: base, base + rs, base + 2 rs and base + 3 rs are addressing modes. */
     const ptrdiff_t rs = t->a_rs, cs = t->a_cs, b_rs = t->b_rs, c_rs = t->c_rs, last = t->last;
@@ -83,6 +86,8 @@ FNN_INLINE void FNN_NAME(one_tile)(int rows, int vecs, const FNN_NAME(tile_args)
         for (ptrdiff_t i = 0; i < rows; i++) {
             const ptrdiff_t k = i == rows - 1 ? t->k - i * step : step;
             FNN_NAME(prefetch_row)(vecs, c + i * c_rs);
+            for (ptrdiff_t line = 0; line < t->ahead_lines; line++, ahead += FNN_LINE)
+                FNN_PREFETCH_L2(ahead);
             FNN_NAME(add_products)(rows, vecs, t, k, a, b, acc);
             FNN_UNROLL for (int g = 0; g < (rows + 3) / 4; g++)
                 a[g] += k * cs;
@@ -107,11 +112,11 @@ FNN_INLINE void FNN_NAME(one_tile)(int rows, int vecs, const FNN_NAME(tile_args)
 
 FNN_INLINE void FNN_NAME(tile)(int rows, int vecs, const FNN_NAME(tile_args) *t)
 {
-    const FNN_REAL *a = t->a, *b = t->b, *add = t->add;
+    const FNN_REAL *a = t->a, *b = t->b, *add = t->add, *ahead = t->ahead;
     FNN_REAL *c = t->c;
     for (ptrdiff_t count = t->count; count > 0; count--) {
-        FNN_NAME(one_tile)(rows, vecs, t, a, b, c, add);
-        a += t->a_step, b += t->b_step, c += t->c_step, add += t->add_step;
+        FNN_NAME(one_tile)(rows, vecs, t, a, b, c, add, ahead);
+        a += t->a_step, b += t->b_step, c += t->c_step, add += t->add_step, ahead += rows * t->ahead_lines * FNN_LINE;
     }
 }
 
@@ -227,10 +232,11 @@ FNN_DOT(4, 4)
 #endif
 #undef FNN_DOT
 
-FNN_INLINE void FNN_NAME(exchange)(FNN_VEC *r, int s)
+/* One step of the transposition of `rows` vectors, in blocks of `rows` by `rows` numbers. */
+FNN_INLINE void FNN_NAME(exchange)(FNN_VEC *r, int rows, int s)
 {
-    if (s < FNN_LANES) {
-        FNN_UNROLL for (int i = 0; i < FNN_LANES; i++) {
+    if (s < rows) {
+        FNN_UNROLL for (int i = 0; i < rows; i++) {
             if ((i & s) == 0) {
                 const FNN_VEC a = r[i], b = r[i + s];
                 r[i] = FNN_NAME(upper)(a, b, s);
@@ -258,10 +264,10 @@ static void FNN_NAME(transpose_rows)(FNN_REAL *target, ptrdiff_t target_rs, cons
                      : count < FNN_LANES ? FNN_NAME(load_part)(source + i * source_rs + j, count)
                                          : FNN_NAME(load)(source + i * source_rs + j);
         }
-        FNN_NAME(exchange)(r, 1);
-        FNN_NAME(exchange)(r, 2);
-        FNN_NAME(exchange)(r, 4);
-        FNN_NAME(exchange)(r, 8);
+        FNN_NAME(exchange)(r, FNN_LANES, 1);
+        FNN_NAME(exchange)(r, FNN_LANES, 2);
+        FNN_NAME(exchange)(r, FNN_LANES, 4);
+        FNN_NAME(exchange)(r, FNN_LANES, 8);
         FNN_REAL *to = target + j * target_rs;
         if (whole && !add && count == FNN_LANES) {
             FNN_UNROLL for (int q = 0; q < FNN_LANES; q++)
@@ -273,4 +279,32 @@ static void FNN_NAME(transpose_rows)(FNN_REAL *target, ptrdiff_t target_rs, cons
             }
         }
     }
+}
+
+/* target[j * height + i] = source[i, j] for `rows` rows i, at most `height`, and all j: a strip of A. Strips half a
+ * vector high are usual, and two of their columns go into a vector. Up to FNN_LANES numbers behind the strip are
+ * overwritten. */
+static void FNN_NAME(transpose_strip)(FNN_REAL *target, ptrdiff_t height, const FNN_REAL *source, ptrdiff_t source_rs,
+                                      ptrdiff_t rows, ptrdiff_t cols)
+{
+    enum { HALF = FNN_LANES / 2 };
+    ptrdiff_t j = 0;
+#if FNN_LANES > 2
+    for (; rows == HALF && height == HALF && j + FNN_LANES <= cols; j += FNN_LANES) {
+        FNN_VEC r[HALF];
+        FNN_UNROLL for (int i = 0; i < HALF; i++)
+            r[i] = FNN_NAME(load)(source + i * source_rs + j);
+        FNN_NAME(exchange)(r, HALF, 1);
+        FNN_NAME(exchange)(r, HALF, 2);
+        FNN_NAME(exchange)(r, HALF, 4);
+        FNN_REAL *to = target + j * HALF;
+        FNN_UNROLL for (int q = 0; q < HALF; q += 2) {
+            FNN_NAME(store)(to + q * HALF, FNN_NAME(upper)(r[q], r[q + 1], HALF));
+            FNN_NAME(store)(to + (HALF + q) * HALF, FNN_NAME(lower)(r[q], r[q + 1], HALF));
+        }
+    }
+#endif
+    for (ptrdiff_t i = 0; i < rows; i += FNN_LANES)
+        FNN_NAME(transpose_rows)(target + j * height + i, height, source + i * source_rs + j, source_rs,
+                                 rows - i < FNN_LANES ? rows - i : FNN_LANES, cols - j, height < FNN_LANES, 0);
 }

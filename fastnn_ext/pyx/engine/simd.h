@@ -26,10 +26,12 @@
 #define FNN_RESTRICT __restrict__
 #define FNN_PREFETCH(address) __builtin_prefetch(address)
 #define FNN_PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
+#define FNN_PREFETCH_L2(address) __builtin_prefetch(address, 0, 2)
 #else
 #define FNN_RESTRICT
 #define FNN_PREFETCH(address) ((void)0)
 #define FNN_PREFETCH_WRITE(address) ((void)0)
+#define FNN_PREFETCH_L2(address) ((void)0)
 #endif
 
 #if defined(__clang__)
