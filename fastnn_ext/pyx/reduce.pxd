@@ -7,8 +7,8 @@ cdef extern from "engine/reduce.h" nogil:
     double fnn_largest_f64(const double *x, Py_ssize_t n)
     double fnn_sum_f32(const float *x, Py_ssize_t n)
     double fnn_sum_f64(const double *x, Py_ssize_t n)
-    double fnn_sum_in_pairs_f32(const float *x, Py_ssize_t n)
-    double fnn_sum_in_pairs_f64(const double *x, Py_ssize_t n)
+    double fnn_sum_in_eights_f32(const float *x, Py_ssize_t n)
+    double fnn_sum_in_eights_f64(const double *x, Py_ssize_t n)
     double fnn_sum_squares_f32(const float *x, Py_ssize_t n, double center)
     double fnn_sum_squares_f64(const double *x, Py_ssize_t n, double center)
     void fnn_sum_products_f32(
@@ -35,12 +35,12 @@ cdef inline double sum_of(const real *x, Py_ssize_t n) noexcept nogil:
         return fnn_sum_f64(x, n)
 
 
-cdef inline double sum_in_pairs(const real *x, Py_ssize_t n) noexcept nogil:
-    """The sum of numbers that are not negative, within half an ulp: pairs are added before they are made double."""
+cdef inline double sum_in_eights(const real *x, Py_ssize_t n) noexcept nogil:
+    """The sum of numbers that are not negative, within two ulp: eight are added before they are made double."""
     if real is float:
-        return fnn_sum_in_pairs_f32(x, n)
+        return fnn_sum_in_eights_f32(x, n)
     else:
-        return fnn_sum_in_pairs_f64(x, n)
+        return fnn_sum_in_eights_f64(x, n)
 
 
 cdef inline double sum_of_squares(const real *x, Py_ssize_t n, double center) noexcept nogil:

@@ -2,7 +2,8 @@
 
 Along the last axis (inner = 1) short rows are taken many at once, so that the exponentials run over a long contiguous
 piece all the same. Along another axis neighbouring columns are reduced side by side, so nothing is transposed. Sums,
-but of pairs of exponentials, are in double, piece by piece with compensation: their error does not grow with the length.
+but of eight exponentials at a time, are in double, piece by piece with compensation: their error does not grow with
+the length.
 
 Lines that take long look for signals, and the functions that run through them return the code of that look.
 
@@ -13,7 +14,7 @@ from common cimport real
 from elementwise cimport CACHE_LINE, end_stream, stream, to_line
 from libc.string cimport memcpy
 from pool cimport look
-from reduce cimport accumulate, largest, sum_in_pairs, sum_of
+from reduce cimport accumulate, largest, sum_in_eights, sum_of
 from vmath cimport exp, lift_of, lifted_exp, log
 
 cdef extern from "engine/simd.h" nogil:
@@ -97,7 +98,7 @@ cdef inline void softmax_short_rows(
     for row in range(rows):
         start = row * length
         finish(
-            x + start, power + start, target + start, length, peak[row], sum_in_pairs(power + start, length), is_log
+            x + start, power + start, target + start, length, peak[row], sum_in_eights(power + start, length), is_log
         )
     if streams:
         stream_all(y, power, rows * length)
@@ -130,7 +131,7 @@ cdef inline int softmax_long_row(
     while start < length and not stop:
         n = min(length - start, PIECE)
         lifted_exp_all(x + start, peak, power, n, x + start + n)
-        accumulate(&total, &excess, sum_in_pairs(power, n))
+        accumulate(&total, &excess, sum_in_eights(power, n))
         if not is_log:
             for i in range(n):
                 y[start + i] = power[i]

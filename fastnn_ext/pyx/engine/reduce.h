@@ -18,7 +18,10 @@
 #define FNN_REDUCE(clause)
 #endif
 
-enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through */
+enum {
+    FNN_FEW = 64, /* numbers that take longer to divide than to run through */
+    FNN_SIDE = 16 /* sums side by side: whole vectors of any width */
+};
 
 /* The length of each of some stretches: whole vectors of any width, unless that leaves too much over. */
 #define FNN_STRETCH(n, stretches) ((n) / (stretches) & ((n) < 512 ? ~(ptrdiff_t)0 : ~(ptrdiff_t)15))
@@ -39,15 +42,6 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
             sum += x[i];                                                                                            \
         return sum;                                                                                                 \
     }                                                                                                               \
-    FNN_INLINE type fnn_largest_rest_##suffix(const type *x, ptrdiff_t n, type peak)                                \
-    {                                                                                                               \
-        if (n < 4)                                                                                                  \
-            return fnn_largest_few_##suffix(x, n, peak);                                                            \
-        FNN_REDUCE(omp simd reduction(max : peak))                                                                  \
-        for (ptrdiff_t i = 0; i < n; i++)                                                                           \
-            peak = FNN_LARGER(x[i], peak);                                                                          \
-        return peak;                                                                                                \
-    }                                                                                                               \
     FNN_INLINE double fnn_sum_rest_##suffix(const type *x, ptrdiff_t n, double sum)                                 \
     {                                                                                                               \
         if (n < 4)                                                                                                  \
@@ -59,7 +53,7 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
     }                                                                                                               \
     FNN_INLINE type fnn_largest_##suffix(const type *x, ptrdiff_t n)                                                \
     {                                                                                                               \
-        const ptrdiff_t part = FNN_STRETCH(n, 4);                                                                   \
+        const ptrdiff_t part = n / 4 / FNN_SIDE * FNN_SIDE;                                                         \
         const type *y = x + part, *z = y + part, *w = z + part;                                                     \
         type a = -(type)INFINITY, b = a, c = a, d = a;                                                              \
         if (n < FNN_FEW)                                                                                            \
@@ -71,9 +65,13 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
             c = FNN_LARGER(z[i], c);                                                                                \
             d = FNN_LARGER(w[i], d);                                                                                \
         }                                                                                                           \
+        /* what is left, and as much before it as makes whole vectors */                                            \
+        FNN_REDUCE(omp simd reduction(max : a))                                                                     \
+        for (ptrdiff_t i = 4 * part < n ? n - FNN_FEW : n; i < n; i++)                                              \
+            a = FNN_LARGER(x[i], a);                                                                                \
         a = FNN_LARGER(b, a);                                                                                       \
         c = FNN_LARGER(d, c);                                                                                       \
-        return fnn_largest_rest_##suffix(x + 4 * part, n - 4 * part, FNN_LARGER(c, a));                             \
+        return FNN_LARGER(c, a);                                                                                    \
     }                                                                                                               \
     FNN_INLINE double fnn_sum_##suffix(const type *x, ptrdiff_t n)                                                  \
     {                                                                                                               \
@@ -89,17 +87,28 @@ enum { FNN_FEW = 64 }; /* numbers that take longer to divide than to run through
         }                                                                                                           \
         return fnn_sum_rest_##suffix(x + 2 * part, n - 2 * part, a + b);                                            \
     }                                                                                                               \
-    FNN_INLINE double fnn_sum_in_pairs_##suffix(const type *x, ptrdiff_t n)                                         \
+    FNN_INLINE double fnn_sum_in_eights_##suffix(const type *x, ptrdiff_t n)                                        \
     {                                                                                                               \
-        const ptrdiff_t part = FNN_STRETCH(n, 2);                                                                   \
-        const type *y = x + part;                                                                                   \
-        double a = 0;                                                                                               \
+        double lanes[FNN_SIDE] = {0}, sum = 0;                                                                      \
+        ptrdiff_t start = 0;                                                                                        \
         if (n < FNN_FEW)                                                                                            \
             return fnn_sum_few_##suffix(x, n, 0);                                                                   \
-        FNN_REDUCE(omp simd reduction(+ : a))                                                                       \
-        for (ptrdiff_t i = 0; i < part; i++)                                                                        \
-            a += x[i] + y[i];                                                                                       \
-        return fnn_sum_rest_##suffix(x + 2 * part, n - 2 * part, a);                                                \
+        for (; start + 8 * FNN_SIDE <= n; start += 8 * FNN_SIDE) {                                                  \
+            const type *y = x + start;                                                                              \
+            for (int q = 0; q < FNN_SIDE; q++)                                                                      \
+                lanes[q] += ((y[q] + y[q + FNN_SIDE]) + (y[q + 2 * FNN_SIDE] + y[q + 3 * FNN_SIDE])) +              \
+                            ((y[q + 4 * FNN_SIDE] + y[q + 5 * FNN_SIDE]) +                                          \
+                             (y[q + 6 * FNN_SIDE] + y[q + 7 * FNN_SIDE]));                                          \
+        }                                                                                                           \
+        for (; start + FNN_SIDE <= n; start += FNN_SIDE)                                                            \
+            for (int q = 0; q < FNN_SIDE; q++)                                                                      \
+                lanes[q] += x[start + q];                                                                           \
+        for (; start < n; start++)                                                                                  \
+            sum += x[start];                                                                                        \
+        FNN_REDUCE(omp simd reduction(+ : sum))                                                                     \
+        for (int q = 0; q < FNN_SIDE; q++)                                                                          \
+            sum += lanes[q];                                                                                        \
+        return sum;                                                                                                 \
     }                                                                                                               \
     /* The sum of (x - center)^2. */                                                                                \
     FNN_INLINE double fnn_sum_squares_##suffix(const type *x, ptrdiff_t n, double center)                           \
