@@ -488,10 +488,10 @@ FNN_OUTLINE void FNN_NAME(conv_transpose_block)(FNN_REAL *target, ptrdiff_t targ
         FNN_UNROLL for (int i = 0; i < FNN_LANES; i++)
             r[i] = i < rows ? FNN_NAME(load_part)(source + i * source_rs, cols) : FNN_NAME(splat)(0);
     }
-    FNN_NAME(exchange)(r, 1);
-    FNN_NAME(exchange)(r, 2);
-    FNN_NAME(exchange)(r, 4);
-    FNN_NAME(exchange)(r, 8);
+    FNN_NAME(exchange)(r, FNN_LANES, 1);
+    FNN_NAME(exchange)(r, FNN_LANES, 2);
+    FNN_NAME(exchange)(r, FNN_LANES, 4);
+    FNN_NAME(exchange)(r, FNN_LANES, 8);
     if (whole) {
         FNN_UNROLL for (int q = 0; q < FNN_LANES; q++)
             FNN_NAME(store)(target + q * target_rs, r[q]);
