@@ -1,7 +1,9 @@
 """Optimizer steps, compiled; see `fastnn/optimizers.py` for what each function is.
 
-Each is one loop that reads and writes every array once. Choices that are the same for all elements stand inside it,
-since compilers take them out, and keep 0 * infinity from making NaN where nothing is to be added.
+Each is one loop that reads and writes every array once: a compiler, which does not know that they are apart, would
+read again what has just been stored, and a store across two cache lines keeps that waiting. Choices that are the same
+for all elements stand inside it, since compilers take them out, and keep 0 * infinity from making NaN where nothing is
+to be added.
 """
 
 cimport numpy as cnp
@@ -74,25 +76,27 @@ cdef void momentum_loop(const Step *step, real *param) noexcept nogil:
     cdef const real *grad = <const real *> step.grad
     cdef real *velocity = <real *> step.states[1]
     cdef real lr = <real> step.numbers.lr, decay = <real> step.numbers.weight_decay
-    cdef real momentum = <real> step.numbers.momentum, g
+    cdef real momentum = <real> step.numbers.momentum, g, v
     cdef bint nesterov = step.numbers.nesterov
     cdef Py_ssize_t i
     for i in range(step.n):
         g = plus_decay(grad[i], param[i], decay)
-        velocity[i] = momentum * velocity[i] + g
-        param[i] -= lr * (g + momentum * velocity[i] if nesterov else velocity[i])
+        v = momentum * velocity[i] + g
+        velocity[i] = v
+        param[i] -= lr * (g + momentum * v if nesterov else v)
 
 
 cdef void adagrad_loop(const Step *step, real *param) noexcept nogil:
     cdef const real *grad = <const real *> step.grad
     cdef real *square_sum = <real *> step.states[1]
     cdef real lr = <real> step.numbers.lr, decay = <real> step.numbers.weight_decay
-    cdef real eps = <real> step.numbers.eps, g
+    cdef real eps = <real> step.numbers.eps, g, square
     cdef Py_ssize_t i
     for i in range(step.n):
         g = plus_decay(grad[i], param[i], decay)
-        square_sum[i] += g * g
-        param[i] -= lr * g / (root(square_sum[i]) + eps)
+        square = square_sum[i] + g * g
+        square_sum[i] = square
+        param[i] -= lr * g / (root(square) + eps)
 
 
 cdef void rmsprop_loop(const Step *step, real *param) noexcept nogil:
@@ -100,12 +104,13 @@ cdef void rmsprop_loop(const Step *step, real *param) noexcept nogil:
     cdef real *square_avg = <real *> step.states[1]
     cdef real lr = <real> step.numbers.lr, decay = <real> step.numbers.weight_decay
     cdef real alpha = <real> step.numbers.alpha, rest = <real> (1 - step.numbers.alpha)
-    cdef real eps = <real> step.numbers.eps, g
+    cdef real eps = <real> step.numbers.eps, g, square
     cdef Py_ssize_t i
     for i in range(step.n):
         g = plus_decay(grad[i], param[i], decay)
-        square_avg[i] = alpha * square_avg[i] + rest * (g * g)
-        param[i] -= lr * g / (root(square_avg[i]) + eps)
+        square = alpha * square_avg[i] + rest * (g * g)
+        square_avg[i] = square
+        param[i] -= lr * g / (root(square) + eps)
 
 
 cdef inline void adam_elements(const Step *step, real *param, bint amsgrad) noexcept nogil:
@@ -117,17 +122,18 @@ cdef inline void adam_elements(const Step *step, real *param, bint amsgrad) noex
     cdef real beta1 = <real> step.numbers.beta1, rest1 = <real> (1 - step.numbers.beta1)
     cdef real beta2 = <real> step.numbers.beta2, rest2 = <real> (1 - step.numbers.beta2)
     cdef real correction = <real> step.numbers.correction, shrink = <real> step.numbers.shrink
-    cdef real eps = <real> step.numbers.eps, g, square
+    cdef real eps = <real> step.numbers.eps, g, average, square
     cdef Py_ssize_t i
     for i in range(step.n):
         g = plus_decay(grad[i], param[i], decay)
-        exp_avg[i] = beta1 * exp_avg[i] + rest1 * g
+        average = beta1 * exp_avg[i] + rest1 * g
+        exp_avg[i] = average
         square = beta2 * exp_avg_sq[i] + rest2 * (g * g)
         exp_avg_sq[i] = square
         if amsgrad:
             square = larger(square, maximum[i])
             maximum[i] = square
-        param[i] = shrink * param[i] - lr * exp_avg[i] / (correction * root(square) + eps)
+        param[i] = shrink * param[i] - lr * average / (correction * root(square) + eps)
 
 
 cdef void adam_loop(const Step *step, real *param) noexcept nogil:
