@@ -3,13 +3,13 @@
 cimport formulas
 cimport numpy as cnp
 from common cimport (
-    GIL_ELEMENTS, PyArray_DATA, PyArray_DIM, PyArray_NBYTES, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, empty_like, is_plain,
+    GIL_ELEMENTS, PyArray_DATA, PyArray_DIM, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, empty_like, is_plain,
     is_plain_of, is_safe_out, loop2_f32, loop2_f64, loop_f32, loop_f64, real, same_shape,
 )
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport PyObject
-from elementwise cimport PART_ELEMENTS, SHARE_ELEMENTS, STREAM_BYTES, binary, finite, map, map_times, unary
+from elementwise cimport PART_ELEMENTS, SHARE_ELEMENTS, binary, finite, map, map_times, unary
 from fused cimport Activation
 from pool cimport join_pool, raise_if, run, team
 from softmax cimport COLUMNS, PIECE, softmax_backward_loop, softmax_loop
@@ -442,7 +442,6 @@ cdef object along_axis(str name, object x, object axis, object out, bint is_log)
     source = <cnp.ndarray?> x
     run_along_axis(name, Lines(
         single=PyArray_TYPE(source) == cnp.NPY_FLOAT32, is_log=is_log,
-        streams=result is out and out is not x and PyArray_NBYTES(result) >= STREAM_BYTES,
         g=NULL, x=PyArray_DATA(source), y=PyArray_DATA(result),
         outer=lengths(source, 0, middle), length=lengths(source, middle, middle + 1),
         inner=lengths(source, middle + 1, PyArray_NDIM(source)), planes=0, columns=0, across=0,
@@ -467,7 +466,7 @@ cdef object backward_along_axis(str name, object grad_out, object y, object axis
         result = <cnp.ndarray?> output.array
     g, saved = <cnp.ndarray?> grad_out, <cnp.ndarray?> y
     run_along_axis(name, Lines(
-        single=PyArray_TYPE(g) == cnp.NPY_FLOAT32, is_log=is_log, streams=False,
+        single=PyArray_TYPE(g) == cnp.NPY_FLOAT32, is_log=is_log,
         g=PyArray_DATA(g), x=PyArray_DATA(saved), y=PyArray_DATA(result),
         outer=lengths(g, 0, middle), length=lengths(g, middle, middle + 1),
         inner=lengths(g, middle + 1, PyArray_NDIM(g)), planes=0, columns=0, across=0,
@@ -478,7 +477,6 @@ cdef object backward_along_axis(str name, object grad_out, object y, object axis
 cdef struct Lines:
     # y = f(x) along the middle axis of [outer, length, inner], or f(g, x) where there is a g
     bint single, is_log
-    bint streams  # past the caches
     const void *g
     const void *x
     void *y
@@ -529,7 +527,7 @@ cdef int run_planes(
     if lines.single and lines.g == NULL:
         return softmax_loop(
             <const float *> lines.x + at, <float *> lines.y + at, planes, length, inner, first, end,
-            lines.is_log, lines.streams,
+            lines.is_log,
         )
     elif lines.single:
         return softmax_backward_loop(
@@ -539,7 +537,7 @@ cdef int run_planes(
     elif lines.g == NULL:
         return softmax_loop(
             <const double *> lines.x + at, <double *> lines.y + at, planes, length, inner, first, end,
-            lines.is_log, lines.streams,
+            lines.is_log,
         )
     else:
         return softmax_backward_loop(

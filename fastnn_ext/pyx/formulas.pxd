@@ -95,9 +95,8 @@ cdef inline real gelu_derivative(real x, real option) noexcept nogil:
 
 
 cdef inline real gelu_tanh(real x, real option) noexcept nogil:
-    """x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)"""
-    cdef real z = clipped(x, <real> -far, <real> far)
-    cdef real u = z * (<real> 1.5957691216057307117 + <real> 0.071354816272600247 * (z * z))
+    """x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), which may be infinite"""
+    cdef real u = x * (<real> 1.5957691216057307117 + <real> 0.071354816272600247 * (x * x))
     return at_least(x, <real> -far) * logistic(u)
 
 

@@ -11,14 +11,20 @@ The argument of exp is never above 0. NaN, or infinity minus infinity, reaches t
 """
 
 from common cimport real
-from elementwise cimport CACHE_LINE, end_stream, stream, to_line
-from libc.string cimport memcpy
+from elementwise cimport CACHE_LINE
 from pool cimport look
 from reduce cimport accumulate, largest, sum_in_eights, sum_of
 from vmath cimport exp, lift_of, lifted_exp, log
 
 cdef extern from "engine/simd.h" nogil:
     void prefetch "FNN_PREFETCH"(const void *address)
+    void prefetch_write "FNN_PREFETCH_WRITE"(const void *address)
+
+cdef extern from "engine/affine.h" nogil:
+    void fnn_scale_f32(const float *x, float *y, Py_ssize_t n, float factor)
+    void fnn_scale_f64(const double *x, double *y, Py_ssize_t n, double factor)
+    void fnn_shift_f32(const float *x, float *y, Py_ssize_t n, float a, float b)
+    void fnn_shift_f64(const double *x, double *y, Py_ssize_t n, double a, double b)
 
 cdef enum:
     BLOCK = 128     # numbers between two looks ahead
@@ -27,18 +33,36 @@ cdef enum:
     COLUMNS = 128   # columns side by side; a piece has PIECE / COLUMNS rows of them
 
 
+cdef inline void scale(const real *x, real *y, Py_ssize_t n, real factor) noexcept nogil:
+    """y = x * factor"""
+    if real is float:
+        fnn_scale_f32(x, y, n, factor)
+    else:
+        fnn_scale_f64(x, y, n, factor)
+
+
+cdef inline void shift(const real *x, real *y, Py_ssize_t n, real a, real b) noexcept nogil:
+    """y = (x - a) - b"""
+    if real is float:
+        fnn_shift_f32(x, y, n, a, b)
+    else:
+        fnn_shift_f64(x, y, n, a, b)
+
+
 cdef inline real larger(real a, real b) noexcept nogil:
     return b if a < b else a
 
 
 cdef inline void lifted_exp_all(
-    const real *x, real peak, real *power, Py_ssize_t n, const real *ahead
+    const real *x, real peak, real *power, Py_ssize_t n, const real *ahead, const real *target
 ) noexcept nogil:
-    """power = lift * e^(x - peak); meanwhile n numbers from `ahead` on, which are next, are brought to the cache."""
+    """power = lift * e^(x - peak); meanwhile n numbers from `ahead` on, which are next, and the room for n results from
+    `target` on are brought to the cache."""
     cdef Py_ssize_t line = CACHE_LINE // sizeof(real), block, i
     for block in range(n // BLOCK):
         for i in range(BLOCK // line):
             prefetch(ahead + block * BLOCK + i * line)
+            prefetch_write(target + block * BLOCK + i * line)
         for i in range(BLOCK):
             power[block * BLOCK + i] = lifted_exp(x[block * BLOCK + i] - peak)
     for i in range(n - n % BLOCK, n):
@@ -47,9 +71,9 @@ cdef inline void lifted_exp_all(
 
 cdef inline int softmax_loop(
     const real *x, real *y, Py_ssize_t outer, Py_ssize_t length, Py_ssize_t inner,
-    Py_ssize_t first, Py_ssize_t end, bint is_log, bint streams,
+    Py_ssize_t first, Py_ssize_t end, bint is_log,
 ) noexcept nogil:
-    """Of each [length, inner] the columns from `first`, a multiple of COLUMNS, to `end`; `streams` is for a large y."""
+    """Of each [length, inner] the columns from `first`, a multiple of COLUMNS, to `end`."""
     cdef Py_ssize_t plane = length * inner, rows, column
     cdef double done = 0
     cdef int stop = 0
@@ -70,7 +94,7 @@ cdef inline int softmax_loop(
                 return stop
         else:
             rows = min(PIECE // length, outer)
-            softmax_short_rows(x, y, rows, length, is_log, streams)
+            softmax_short_rows(x, y, rows, length, is_log)
         x += rows * plane
         y += rows * plane
         outer -= rows
@@ -78,46 +102,23 @@ cdef inline int softmax_loop(
 
 
 cdef inline void softmax_short_rows(
-    const real *x, real *y, Py_ssize_t rows, Py_ssize_t length, bint is_log, bint streams
+    const real *x, real *y, Py_ssize_t rows, Py_ssize_t length, bint is_log
 ) noexcept nogil:
-    cdef real[PIECE + CACHE_LINE] memory
-    cdef real[PIECE] peak
-    cdef real *power = memory + offset_in_line(y, memory)  # where whole cache lines of y are whole ones
-    cdef real *target = power if streams else y
+    cdef real[PIECE] power, peak
     cdef Py_ssize_t row, start, i
     for row in range(rows):
         start = row * length
         peak[row] = largest(x + start, length)
         if length >= BLOCK:
-            lifted_exp_all(x + start, peak[row], power + start, length, x + rows * length + start)
+            lifted_exp_all(x + start, peak[row], power + start, length, x + rows * length + start, y + start)
         else:
             for i in range(start, start + length):
                 power[i] = x[i] - peak[row]
     if length < BLOCK:
-        lifted_exp_all(power, 0, power, rows * length, x + rows * length)
+        lifted_exp_all(power, 0, power, rows * length, x + rows * length, y)
     for row in range(rows):
         start = row * length
-        finish(
-            x + start, power + start, target + start, length, peak[row], sum_in_eights(power + start, length), is_log
-        )
-    if streams:
-        stream_all(y, power, rows * length)
-
-
-cdef inline Py_ssize_t offset_in_line(const real *y, const real *memory) noexcept nogil:
-    """How many numbers after `memory` one lies in its cache line as y does."""
-    return (to_line(memory) - to_line(y) + CACHE_LINE) % CACHE_LINE // <Py_ssize_t> sizeof(real)
-
-
-cdef inline void stream_all(real *y, const real *values, Py_ssize_t n) noexcept nogil:
-    """Copy past the caches, but for what are not whole cache lines of y."""
-    cdef Py_ssize_t head = min(to_line(y) // <Py_ssize_t> sizeof(real), n)
-    cdef Py_ssize_t lines = (n - head) * <Py_ssize_t> sizeof(real) // CACHE_LINE * CACHE_LINE
-    cdef Py_ssize_t done = head + lines // <Py_ssize_t> sizeof(real)
-    memcpy(y, values, head * sizeof(real))
-    stream(y + head, values + head, lines)
-    memcpy(y + done, values + done, (n - done) * sizeof(real))
-    end_stream()
+        finish(x + start, power + start, y + start, length, peak[row], sum_in_eights(power + start, length), is_log)
 
 
 cdef inline int softmax_long_row(
@@ -130,7 +131,7 @@ cdef inline int softmax_long_row(
     cdef int stop = find_peak(x, length, &peak, done)
     while start < length and not stop:
         n = min(length - start, PIECE)
-        lifted_exp_all(x + start, peak, power, n, x + start + n)
+        lifted_exp_all(x + start, peak, power, n, x + start + n, y + start)
         accumulate(&total, &excess, sum_in_eights(power, n))
         if not is_log:
             for i in range(n):
@@ -160,16 +161,10 @@ cdef inline int find_peak(const real *x, Py_ssize_t length, real *peak, double *
 cdef inline void finish(
     const real *x, const real *power, real *y, Py_ssize_t n, real peak, double total, bint is_log
 ) noexcept nogil:
-    cdef real inverse, log_total
-    cdef Py_ssize_t i
     if is_log:
-        log_total = <real> log(total / lift_of(x))
-        for i in range(n):
-            y[i] = (x[i] - peak) - log_total
+        shift(x, y, n, peak, <real> log(total / lift_of(x)))
     else:
-        inverse = <real> (1 / total)
-        for i in range(n):
-            y[i] = power[i] * inverse
+        scale(power, y, n, <real> (1 / total))
 
 
 cdef inline int softmax_columns(
@@ -200,7 +195,7 @@ cdef inline int softmax_columns(
             source = x + (start + row) * stride
             for i in range(columns):
                 power[row * columns + i] = source[i] - peak[i]
-        lifted_exp_all(power, 0, power, n * columns, power)
+        lifted_exp_all(power, 0, power, n * columns, power, power)
         for i in range(columns):
             part[i] = power[i]
         for row in range(1, n):

@@ -7,6 +7,8 @@ cdef extern from "engine/vmath.h" nogil:
     double fnn_abs_f64(double x)
     float fnn_exp_f32(float x)
     double fnn_exp_f64(double x)
+    float fnn_lift_f32()
+    double fnn_lift_f64()
     float fnn_lifted_exp_f32(float x)
     double fnn_lifted_exp_f64(double x)
     float fnn_expm1_f32(float x)
@@ -49,7 +51,7 @@ cdef inline real exp(real x) noexcept nogil:
 
 cdef inline double lift_of(const real *x) noexcept nogil:
     """What lifted_exp multiplies by."""
-    return 2.0 ** 24 if real is float else 2.0 ** 54
+    return fnn_lift_f32() if real is float else fnn_lift_f64()
 
 
 cdef inline real lifted_exp(real x) noexcept nogil:

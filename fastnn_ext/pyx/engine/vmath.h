@@ -194,7 +194,9 @@ FNN_INLINE double fnn_gelu_mills_f64(double t) { return fnn_mills_f64(t); }
 #define FNN_LN2_LO 1.42860682e-6f
 #define FNN_EXP_MIN (-104.0f)              /* below, e^x rounds to 0 */
 #define FNN_EXP_MAX 89.0f                  /* above, e^x is infinite */
-#define FNN_EXP_LIFT 24
+#define FNN_EXP_LIFT 32
+#define FNN_EXP_LOWERED 2.32830644e-10f    /* 2^-FNN_EXP_LIFT */
+#define FNN_EXP_END (-110.210396f)         /* -(FNN_BIAS + FNN_EXP_LIFT) ln 2: 2^FNN_EXP_LIFT e^x and x e^x round to 0 */
 #define FNN_SATURATION 18.0f               /* e^-x is under half a unit in the last place of 1 */
 #define FNN_TINY 1.49011612e-8f            /* 2^-26: e^x - 1 and log(1 + x) are x */
 #define FNN_ERF_MAX 4.0f
@@ -217,7 +219,9 @@ FNN_INLINE double fnn_gelu_mills_f64(double t) { return fnn_mills_f64(t); }
 #define FNN_LN2_LO 2.8235290563031577e-13
 #define FNN_EXP_MIN (-746.0)
 #define FNN_EXP_MAX 710.0
-#define FNN_EXP_LIFT 54
+#define FNN_EXP_LIFT 64
+#define FNN_EXP_LOWERED 5.421010862427522e-20
+#define FNN_EXP_END (-753.45098523)
 #define FNN_SATURATION 38.0
 #define FNN_TINY 2.7755575615628914e-17 /* 2^-55 */
 #define FNN_ERF_MAX 6.0

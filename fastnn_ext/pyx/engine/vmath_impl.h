@@ -20,6 +20,13 @@ FNN_INLINE FNN_REAL FNN_NAME(with_sign)(FNN_REAL magnitude, FNN_REAL sign)
     return FNN_NAME(real)(FNN_NAME(bits)(magnitude) | (FNN_NAME(bits)(sign) & sign_bit));
 }
 
+/* One of two numbers, by the sign bit. */
+FNN_INLINE FNN_REAL FNN_NAME(by_sign)(FNN_REAL x, FNN_REAL positive, FNN_REAL negative)
+{
+    const FNN_UINT mask = (FNN_UINT)0 - (FNN_NAME(bits)(x) >> (sizeof(FNN_REAL) * 8 - 1));
+    return FNN_NAME(real)((FNN_NAME(bits)(negative) & mask) | (FNN_NAME(bits)(positive) & ~mask));
+}
+
 /* x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, 1980). Returns r; the low bits of *shifted hold
  * n + offset. */
 FNN_INLINE FNN_REAL FNN_NAME(reduce)(FNN_REAL x, int offset, FNN_REAL *shifted)
@@ -62,6 +69,35 @@ FNN_INLINE FNN_REAL FNN_NAME(reduced_log)(FNN_REAL f, FNN_REAL k)
     return k * FNN_LN2_HI + (f - (FNN_C(0.5) * square - tail));
 }
 
+/* 2^FNN_EXP_LIFT e^x, or factor times that, for FNN_EXP_END <= x <= 0. Lifted, 2^n is a normal number wherever e^x is
+ * not 0, so one factor will do and denormals, slow and inexact, never arise; at FNN_EXP_END it is 0. */
+FNN_INLINE FNN_REAL FNN_NAME(lifted)(FNN_REAL factor, FNN_REAL x)
+{
+    FNN_REAL shifted;
+    const FNN_REAL r = FNN_NAME(reduce)(x, FNN_BIAS + FNN_EXP_LIFT, &shifted);
+    const FNN_REAL scale = factor * FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
+    return scale + scale * (r + r * r * FNN_NAME(exp_tail)(r));
+}
+
+/* 2^FNN_EXP_LIFT */
+FNN_INLINE FNN_REAL FNN_NAME(lift)(void)
+{
+    return FNN_C(1.0) / FNN_EXP_LOWERED;
+}
+
+/* The same for any x <= 0. */
+FNN_INLINE FNN_REAL FNN_NAME(lifted_exp)(FNN_REAL x)
+{
+    return FNN_NAME(lifted)(FNN_C(1.0), FNN_EXP_END > x ? FNN_EXP_END : x);
+}
+
+/* -|x|, or FNN_EXP_END if that is larger. */
+FNN_INLINE FNN_REAL FNN_NAME(minus_abs_to_end)(FNN_REAL x)
+{
+    const FNN_REAL a = FNN_NAME(abs)(x);
+    return -(-FNN_EXP_END < a ? -FNN_EXP_END : a);
+}
+
 /* -|x|, but a constant from FNN_SATURATION on, where 1 + e^-x is 1 already: it keeps large activations away from
  * denormals, which cost over a hundred cycles each. */
 FNN_INLINE FNN_REAL FNN_NAME(minus_abs)(FNN_REAL x)
@@ -94,17 +130,6 @@ FNN_INLINE FNN_REAL FNN_NAME(exp)(FNN_REAL x)
     const FNN_REAL y = FNN_NAME(scaled_exp)(FNN_C(1.0), x, FNN_C(0.0));
     const FNN_REAL z = x > FNN_EXP_MAX ? (FNN_REAL)INFINITY : y;
     return x < FNN_EXP_MIN ? FNN_C(0.0) : z;
-}
-
-/* 2^FNN_EXP_LIFT e^x for x <= 0. Lifted, 2^n is a normal number wherever e^x is not 0, so one factor will do and
- * denormals, slow and inexact, never arise. */
-FNN_INLINE FNN_REAL FNN_NAME(lifted_exp)(FNN_REAL x)
-{
-    FNN_REAL shifted;
-    const FNN_REAL r = FNN_NAME(reduce)(x, FNN_BIAS + FNN_EXP_LIFT, &shifted);
-    const FNN_REAL scale = FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
-    const FNN_REAL y = scale + scale * (r + r * r * FNN_NAME(exp_tail)(r));
-    return x < FNN_EXP_MIN ? FNN_C(0.0) : y;
 }
 
 FNN_INLINE FNN_REAL FNN_NAME(expm1)(FNN_REAL x)
@@ -165,15 +190,13 @@ FNN_INLINE FNN_REAL FNN_NAME(tanh)(FNN_REAL x)
     return FNN_NAME(with_sign)(a > FNN_SATURATION ? FNN_C(1.0) : y, x);
 }
 
-/* 1 / (1 + e^-x) or, for negative x, e / (1 + e) with e = e^x; far left as e - e^2 / (1 + e), where the
- * rounding of 1 + e no longer counts. */
+/* a / (1 + e) = a - a e / (1 + e) with e = e^-|x| and a = 1 or, for negative x, e: the rounding of 1 + e counts only where
+ * e is not small. The sign bits choose, since comparisons and divisions share units of the processor. */
 FNN_INLINE FNN_REAL FNN_NAME(sigmoid)(FNN_REAL x)
 {
-    const FNN_REAL minus_abs = -FNN_NAME(abs)(x);
-    const FNN_REAL y = FNN_NAME(exp_minus_abs)(x);
-    const FNN_REAL e = minus_abs < FNN_EXP_MIN ? FNN_C(0.0) : y;
-    const FNN_REAL ratio = (x > minus_abs ? FNN_C(1.0) : e) / (FNN_C(1.0) + e);
-    return x < -1 ? e - e * ratio : ratio;
+    const FNN_REAL e = FNN_NAME(lifted)(FNN_C(1.0), FNN_NAME(minus_abs_to_end)(x)) * FNN_EXP_LOWERED;
+    const FNN_REAL a = FNN_NAME(by_sign)(x, FNN_C(1.0), e);
+    return a - a * (e / (FNN_C(1.0) + e));
 }
 
 /* max(x, 0) + log(1 + e^-|x|); 1 + e lies in [1, 2], so k is 0 or 1. */
@@ -187,14 +210,14 @@ FNN_INLINE FNN_REAL FNN_NAME(softplus)(FNN_REAL x)
     return (x > minus_abs ? x : FNN_C(0.0)) + (minus_abs < FNN_EXP_MIN ? FNN_C(0.0) : y);
 }
 
-/* x / (1 + e^-x) or, for negative x, y / (1 + e) with e = e^x and y = x e^x; left of -1 as sigmoid. */
+/* x / (1 + e) or, for negative x, -y / (1 + e) = -(y - y e / (1 + e)) with e = e^-|x| and y = |x| e, 0 where e is 0. */
 FNN_INLINE FNN_REAL FNN_NAME(silu)(FNN_REAL x)
 {
-    const FNN_REAL y = FNN_NAME(times_exp)(x);
-    const FNN_REAL e = x < FNN_EXP_MIN ? FNN_C(0.0) : FNN_NAME(exp_minus_abs)(x);
-    const FNN_REAL middle = x > 0 ? x : y;
-    const FNN_REAL ratio = (x < -1 ? e : middle) / (FNN_C(1.0) + e);
-    return x < -1 ? y - y * ratio : ratio;
+    const FNN_REAL minus_abs = FNN_NAME(minus_abs_to_end)(x);
+    const FNN_REAL e = FNN_NAME(lifted)(FNN_C(1.0), minus_abs) * FNN_EXP_LOWERED;
+    const FNN_REAL y = FNN_NAME(lifted)(-minus_abs, minus_abs) * FNN_EXP_LOWERED;
+    const FNN_REAL ratio = FNN_NAME(by_sign)(x, x, e) / (FNN_C(1.0) + e);
+    return FNN_NAME(with_sign)(FNN_NAME(by_sign)(x, ratio, y - y * ratio), x);
 }
 
 /* x tanh(softplus(x)) = x n / (n + d), n = w (w + 2) for w = e^x, d = 2, both over w^2 where x > 0. */
@@ -258,7 +281,9 @@ FNN_INLINE FNN_REAL FNN_NAME(gelu)(FNN_REAL x)
 #undef FNN_LN2_LO
 #undef FNN_EXP_MIN
 #undef FNN_EXP_MAX
+#undef FNN_EXP_END
 #undef FNN_EXP_LIFT
+#undef FNN_EXP_LOWERED
 #undef FNN_SATURATION
 #undef FNN_TINY
 #undef FNN_ERF_MAX
