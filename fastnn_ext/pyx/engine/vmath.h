@@ -196,7 +196,7 @@ FNN_INLINE double fnn_gelu_mills_f64(double t) { return fnn_mills_f64(t); }
 #define FNN_EXP_MAX 89.0f                  /* above, e^x is infinite */
 #define FNN_EXP_LIFT 32
 #define FNN_EXP_LOWERED 2.32830644e-10f    /* 2^-FNN_EXP_LIFT */
-#define FNN_EXP_END (-110.210396f)         /* -(FNN_BIAS + FNN_EXP_LIFT) ln 2: 2^FNN_EXP_LIFT e^x and x e^x round to 0 */
+#define FNN_EXP_END (-110.210396f)         /* -(FNN_BIAS + FNN_EXP_LIFT) ln 2: from there on e^x and x e^x round to 0 */
 #define FNN_SATURATION 18.0f               /* e^-x is under half a unit in the last place of 1 */
 #define FNN_TINY 1.49011612e-8f            /* 2^-26: e^x - 1 and log(1 + x) are x */
 #define FNN_ERF_MAX 4.0f
