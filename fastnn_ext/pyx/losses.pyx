@@ -16,8 +16,9 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from libc.math cimport INFINITY, NAN
 from libc.string cimport memset
 from pool cimport NO_MEMORY, join_pool, raise_if, run, team
-from reduce cimport accumulate, largest, sum_of
-from vmath cimport exp, fabs, log, log1p
+from reduce cimport accumulate, largest, sum_in_eights, sum_of
+from softmax cimport lifted_exp_all
+from vmath cimport exp, fabs, lift_of, log, log1p
 
 from fastnn_ext.checks import losses as checks
 
@@ -598,7 +599,7 @@ cdef void open_rows(const Rows *task, Py_ssize_t first, Py_ssize_t rows, real *e
 
 
 cdef void close_rows(const Rows *task, Py_ssize_t first, Py_ssize_t rows, real *e, Block *block) noexcept nogil:
-    """Sums of the exponentials e; if wanted, gradients in their place."""
+    """Sums of the lifted exponentials e; if wanted, gradients in their place."""
     cdef const real *q = <const real *> task.probabilities
     cdef const real *scales = <const real *> task.scales
     cdef double scale = task.scale
@@ -622,8 +623,7 @@ cdef inline double close_labelled(const Rows *task, cnp.npy_intp label, real *e,
     cdef double own = <double> e[label], rest, factor
     cdef real factor_of_all, even_of_all = 0
     cdef Py_ssize_t j
-    e[label] = 0
-    rest = sum_of(e, task.classes)
+    rest = sum_in_eights(e, label) + sum_in_eights(e + label + 1, task.classes - label - 1)
     if task.grad != NULL:
         factor = scale / (own + rest)
         factor_of_all = <real> factor
@@ -632,18 +632,18 @@ cdef inline double close_labelled(const Rows *task, cnp.npy_intp label, real *e,
         for j in range(task.classes):
             e[j] = e[j] * factor_of_all - even_of_all
         e[label] = <real> (-rest * factor + (scale * (task.smoothing - even) if task.smoothing != 0 else 0))
-    return rest + (own - 1)
+    return rest / lift_of(e) + (own / lift_of(e) - 1)
 
 
 cdef inline double close_expected(const Rows *task, const real *q, real *e, double mass, real scale) noexcept nogil:
-    cdef double total = sum_of(e, task.classes)
+    cdef double total = sum_in_eights(e, task.classes)
     cdef real ratio = <real> (mass / total)
     cdef real hard = <real> (1 - task.smoothing), even = <real> (task.smoothing / task.classes)
     cdef Py_ssize_t j
     if task.grad != NULL:
         for j in range(task.classes):
             e[j] = (e[j] * ratio - (hard * q[j] + even)) * scale
-    return total - 1
+    return total / lift_of(e) - 1
 
 
 cdef void hand_over(
@@ -665,7 +665,8 @@ cdef int cross_entropy_rows(const Rows *task, real *each, real *grad, Py_ssize_t
     cdef real stack[BLOCK]
     cdef Block block
     cdef real *buffer = &stack[0]
-    cdef Py_ssize_t i, rows, at_once = max(<Py_ssize_t> 1, min(<Py_ssize_t> ROWS, BLOCK // task.classes))
+    cdef const real *logits = <const real *> task.logits
+    cdef Py_ssize_t rows, at_once = max(<Py_ssize_t> 1, min(<Py_ssize_t> ROWS, BLOCK // task.classes))
     cdef Py_ssize_t first = part * task.at_once, end = min(first + task.at_once, task.n)
     cdef double total = 0, excess = 0
     if task.classes > BLOCK and grad == NULL:
@@ -677,8 +678,10 @@ cdef int cross_entropy_rows(const Rows *task, real *each, real *grad, Py_ssize_t
         if grad != NULL:
             buffer = grad + first * task.classes
         open_rows(task, first, rows, buffer, &block)
-        for i in range(rows * task.classes):
-            buffer[i] = exp(buffer[i])
+        lifted_exp_all(
+            buffer, 0, buffer, rows * task.classes, logits + (first + rows) * task.classes,
+            buffer if grad == NULL else buffer + rows * task.classes,
+        )
         close_rows(task, first, rows, buffer, &block)
         if task.summed or each != NULL:
             hand_over(task, first, rows, &block, each, &total, &excess)

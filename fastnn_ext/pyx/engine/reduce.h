@@ -89,10 +89,10 @@ enum {
     }                                                                                                               \
     FNN_INLINE double fnn_sum_in_eights_##suffix(const type *x, ptrdiff_t n)                                        \
     {                                                                                                               \
-        double lanes[FNN_SIDE] = {0}, sum = 0;                                                                      \
-        ptrdiff_t start = 0;                                                                                        \
         if (n < FNN_FEW)                                                                                            \
             return fnn_sum_few_##suffix(x, n, 0);                                                                   \
+        double lanes[FNN_SIDE] = {0}, sum = 0;                                                                      \
+        ptrdiff_t start = 0;                                                                                        \
         for (; start + 8 * FNN_SIDE <= n; start += 8 * FNN_SIDE) {                                                  \
             const type *y = x + start;                                                                              \
             for (int q = 0; q < FNN_SIDE; q++)                                                                      \
