@@ -213,3 +213,35 @@ def test_dot_product_of_many(backend, rows):
 def test_average_of_many(backend):
     image = np.ones((1, 1, 2**12, MANY // 2**12), np.float32)
     assert backend.avg_pool2d(image, image.shape[2:]).item() == 1
+
+
+def windows_at(x, kernel, stride, padding):
+    """Maxima and their places, window by window: a NaN is larger than any number, and the first one counts."""
+    height, width = x.shape[2:]
+    rows, columns = ((size + 2 * padding - kernel) // stride + 1 for size in (height, width))
+    maxima, places = (
+        np.empty((*x.shape[:2], rows, columns), x.dtype),
+        np.empty((*x.shape[:2], rows, columns), int),
+    )
+    for n, c, p, q in np.ndindex(maxima.shape):
+        inside = [
+            (h, w)
+            for h in range(max(p * stride - padding, 0), min(p * stride - padding + kernel, height))
+            for w in range(max(q * stride - padding, 0), min(q * stride - padding + kernel, width))
+        ]
+        values = np.array([x[n, c, h, w] for h, w in inside])
+        h, w = inside[int(values.argmax())]
+        maxima[n, c, p, q], places[n, c, p, q] = x[n, c, h, w], h * width + w
+    return maxima, places
+
+
+@pytest.mark.parametrize("numbers", [(0.0, 1.0), (NAN, 0.0, 1.0), (-INF, INF, 0.0), (-INF,)])
+@pytest.mark.parametrize("shape", [(2, 1, 3, 5), (1, 2, 7, 17), (2, 1, 6, 32), (1, 1, 5, 35)])
+def test_maxima_of_equal_and_special_numbers(backend, dtype, shape, numbers):
+    x = np.random.default_rng(3).choice(numbers, shape).astype(dtype)
+    for kernel, stride, padding in [(2, 2, 0), (2, 1, 1), (3, 2, 1), (3, 1, 1), (3, 2, 0), (3, 3, 1)]:
+        maxima, places = windows_at(x, kernel, stride, padding)
+        y, indices = backend.max_pool2d(x, kernel, stride=stride, padding=padding, return_indices=True)
+        exactly(y, maxima)
+        exactly(indices, places)
+        exactly(backend.max_pool2d(x, kernel, stride=stride, padding=padding), maxima)

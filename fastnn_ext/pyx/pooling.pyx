@@ -32,6 +32,7 @@ cdef extern from "engine/windows.h" nogil:
         MAX_AT "FNN_POOL_MAX_AT"
     ctypedef struct Windows "fnn_windows":
         Py_ssize_t rows, columns, stride, line, first, elements, count, room
+        int edge
     void fnn_pool_window_f32(int kind, const Windows *w, const float *x, Py_ssize_t first, float *y, int64_t *index)
     void fnn_pool_window_f64(int kind, const Windows *w, const double *x, Py_ssize_t first, double *y, int64_t *index)
     void fnn_pool_windows_f32(int kind, const Windows *windows, const float *x, float *y, int64_t *indices)
@@ -423,17 +424,19 @@ cdef void pool_small_windows(const Pool *pool, int kind, const real *x, real *y,
 
     The windows from `begin` to `end` have all their columns inside of the image. Where these are less than a vector,
     the windows behind them are computed as well if this stays within the images: they get their own values afterwards.
+    A maximum with one column outside at the left is one of them, but at the start of the images, where it cannot be read.
     """
     cdef const Axis *rows = &pool.rows
     cdef const Axis *columns = &pool.columns
     cdef Py_ssize_t width = columns.outputs, size = rows.length * columns.length
     cdef Py_ssize_t begin = smaller((columns.before + columns.stride - 1) // columns.stride, width)
     cdef Py_ssize_t end = (columns.length + columns.before - columns.taps + columns.stride) // columns.stride
-    cdef Py_ssize_t rest = pool.images * pool.channels, p, q, first, top, height, read
+    cdef Py_ssize_t rest = pool.images * pool.channels, p, q, first, top, height, read, start
+    cdef const real *images = x
     cdef Windows w
     end = larger(smaller(end, width), begin)  # a numerator below zero makes it `begin`, whichever way it is rounded
     w.columns, w.stride, w.line = columns.taps, columns.stride, rows.dilation * columns.length
-    w.count = end - begin
+    cdef bint has_edge = kind != MEAN and begin == 1 and columns.before == 1 and end > begin
     while rest > 0:
         for p in range(rows.outputs):
             top = p * rows.stride - rows.before
@@ -443,15 +446,18 @@ cdef void pool_small_windows(const Pool *pool, int kind, const real *x, real *y,
                 first = first_tap(rows, p)
                 w.rows = smaller(rows.taps, (rows.length - 1 - top) // rows.dilation + 1) - first
             top = (top + first * rows.dilation) * columns.length
-            w.first = top + begin * columns.stride - columns.before
+            w.edge = has_edge and x + top > images
+            start = 0 if w.edge else begin
+            w.count = end - start
+            w.first = top + start * columns.stride - columns.before
             w.elements = height * columns.taps
             w.room = w.count
             if w.count < LANES:
                 read = rest * size - w.first - (w.rows - 1) * w.line - w.columns
-                w.room = smaller((read >> (w.stride - 1)) + 1, (rest * rows.outputs - p) * width - begin)
+                w.room = smaller((read >> (w.stride - 1)) + 1, (rest * rows.outputs - p) * width - start)
             if w.count:
-                pool_windows(kind, &w, x + w.first, y + begin, indices + begin if kind == MAX_AT else NULL)
-            for q in range(begin):
+                pool_windows(kind, &w, x + w.first, y + start, indices + start if kind == MAX_AT else NULL)
+            for q in range(start):
                 pool_at_edge(kind, pool, w, height, top, q, x, y, indices)
             for q in range(end, width):
                 pool_at_edge(kind, pool, w, height, top, q, x, y, indices)

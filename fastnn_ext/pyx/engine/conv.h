@@ -14,12 +14,6 @@
 
 #include "gemm.h"
 
-#if defined(__GNUC__)
-#define FNN_OUTLINE static __attribute__((noinline))
-#else
-#define FNN_OUTLINE static
-#endif
-
 /* Lanes begin .. end of one vector of a tile, and where the first of them goes in a row of C. Planes of C are
  * computed with the line length of the image, which is longer than theirs: lanes between runs are dropped. */
 typedef struct {

@@ -23,11 +23,13 @@
 #endif
 
 #if defined(__GNUC__)
+#define FNN_OUTLINE static __attribute__((noinline, unused))
 #define FNN_RESTRICT __restrict__
 #define FNN_PREFETCH(address) __builtin_prefetch(address)
 #define FNN_PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
 #define FNN_PREFETCH_L2(address) __builtin_prefetch(address, 0, 2)
 #else
+#define FNN_OUTLINE static
 #define FNN_RESTRICT
 #define FNN_PREFETCH(address) ((void)0)
 #define FNN_PREFETCH_WRITE(address) ((void)0)
@@ -66,8 +68,8 @@
 #define FNN_REGISTERS 16
 #endif
 
-#if FNN_VECTOR_BYTES >= 32
-#include <immintrin.h> /* masked loads and stores, which the vector extensions have no words for */
+#if FNN_VECTOR_BYTES >= 32 || (FNN_VECTOR_BYTES && defined(__SSE2__))
+#include <immintrin.h> /* masked loads and stores and the like, which the vector extensions have no words for */
 #endif
 
 /* Masked loads and stores cost no more than whole ones. */

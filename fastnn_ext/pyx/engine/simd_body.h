@@ -88,6 +88,30 @@ FNN_INLINE FNN_VEC FNN_NAME(magnitude)(FNN_VEC v)
 #endif
 }
 
+FNN_INLINE int FNN_NAME(has_nan)(FNN_VEC v)
+{
+#if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
+    return _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q) != 0;
+#elif FNN_VECTOR_BYTES == 64
+    return _mm512_cmp_pd_mask((__m512d)v, (__m512d)v, _CMP_UNORD_Q) != 0;
+#elif FNN_VECTOR_BYTES == 32 && FNN_REAL_BITS == 32
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q)) != 0;
+#elif FNN_VECTOR_BYTES == 32
+    return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)v, (__m256d)v, _CMP_UNORD_Q)) != 0;
+#elif defined(__SSE2__) && FNN_LANES > 1 && FNN_REAL_BITS == 32
+    return _mm_movemask_ps(_mm_cmpunord_ps((__m128)v, (__m128)v)) != 0;
+#elif defined(__SSE2__) && FNN_LANES > 1
+    return _mm_movemask_pd(_mm_cmpunord_pd((__m128d)v, (__m128d)v)) != 0;
+#else
+    FNN_REAL lanes[FNN_LANES];
+    int found = 0;
+    FNN_NAME(store)(lanes, v);
+    for (int q = 0; q < FNN_LANES; q++)
+        found |= lanes[q] != lanes[q];
+    return found;
+#endif
+}
+
 /* The larger of each two lanes; that of b where one is NaN. */
 FNN_INLINE FNN_VEC FNN_NAME(larger)(FNN_VEC a, FNN_VEC b)
 {

@@ -21,6 +21,7 @@ typedef struct {
     ptrdiff_t elements;      /* that a mean is of */
     ptrdiff_t count;         /* of windows */
     ptrdiff_t room;          /* how many can be read and written without harm: a whole vector, where it allows one */
+    int edge;                /* of maxima: the first column of the first window is outside, but may be read */
 } fnn_windows;
 
 #define FNN_REAL float

@@ -18,6 +18,19 @@ FNN_STATIC void FNN_NAME(pool_window)(int kind, const fnn_windows *w, const FNN_
         *index = first + at;
 }
 
+/* The windows one by one. */
+FNN_OUTLINE void FNN_NAME(pool_each)(int kind, const fnn_windows *w, const FNN_REAL *x, FNN_REAL *y, int64_t *indices)
+{
+    fnn_windows at_edge = *w;
+    at_edge.columns--;
+    for (ptrdiff_t q = 0; q < w->count; q++) {
+        const int edge = w->edge && q == 0;
+        const ptrdiff_t at = q * w->stride + edge;
+        FNN_NAME(pool_window)(kind, edge ? &at_edge : w, x + at, w->first + at, y + q,
+                              kind == FNN_POOL_MAX_AT ? indices + q : indices);
+    }
+}
+
 #if FNN_LANES > 1
 
 #define FNN_VEC FNN_NAME(vec)
@@ -48,51 +61,71 @@ FNN_INLINE void FNN_NAME(pool_read)(int columns, int stride, const FNN_REAL *x, 
         taps[2] = FNN_SHUFFLE(FNN_NAME(load)(x + 1), FNN_NAME(load)(x + FNN_LANES + 1), FNN_ODD);
 }
 
+/* The larger of numbers, or the one that comes first. */
 FNN_INLINE void FNN_NAME(keep_larger)(FNN_VEC value, FNN_MASK at, FNN_VEC *best, FNN_MASK *best_at)
 {
 #if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
-    const __mmask16 above = _mm512_cmp_ps_mask((__m512)value, (__m512)*best, _CMP_NLE_UQ);
-    const __mmask16 larger = _mm512_mask_cmp_ps_mask(above, (__m512)*best, (__m512)*best, _CMP_ORD_Q);
+    const __mmask16 larger = _mm512_cmp_ps_mask((__m512)value, (__m512)*best, _CMP_GT_OQ);
     *best = (FNN_VEC)_mm512_mask_mov_ps((__m512)*best, larger, (__m512)value);
     *best_at = (FNN_MASK)_mm512_mask_mov_epi32((__m512i)*best_at, larger, (__m512i)at);
 #elif FNN_VECTOR_BYTES == 64
-    const __mmask8 above = _mm512_cmp_pd_mask((__m512d)value, (__m512d)*best, _CMP_NLE_UQ);
-    const __mmask8 larger = _mm512_mask_cmp_pd_mask(above, (__m512d)*best, (__m512d)*best, _CMP_ORD_Q);
+    const __mmask8 larger = _mm512_cmp_pd_mask((__m512d)value, (__m512d)*best, _CMP_GT_OQ);
     *best = (FNN_VEC)_mm512_mask_mov_pd((__m512d)*best, larger, (__m512d)value);
     *best_at = (FNN_MASK)_mm512_mask_mov_epi64((__m512i)*best_at, larger, (__m512i)at);
 #else
-    const FNN_MASK larger = ~(FNN_MASK)(value <= *best) & (FNN_MASK)(*best == *best);
+    const FNN_MASK larger = (FNN_MASK)(value > *best);
     *best = (FNN_VEC)((larger & (FNN_MASK)value) | (~larger & (FNN_MASK)*best));
     *best_at = (larger & at) | (~larger & *best_at);
 #endif
 }
 
-/* As many windows as there are lanes; nothing is read beyond the last of them. */
-FNN_INLINE void FNN_NAME(pool_vector)(int kind, int rows, int columns, int stride, const fnn_windows *w,
-                                      const FNN_REAL *x, ptrdiff_t first, FNN_REAL *y, int64_t *indices)
+/* The maxima of as many windows as there are lanes; nothing is read beyond the last of them. With `edge`, the first
+ * column of the first window is outside, and the second one counts in its place. Lines are reduced apart, so that none
+ * waits for another. Returns the sums: where one is NaN, there may be a NaN in the window, whose maximum is not right. */
+FNN_INLINE FNN_VEC FNN_NAME(max_vector)(int kind, int rows, int columns, int stride, int edge, const fnn_windows *w,
+                                            const FNN_REAL *x, ptrdiff_t first, FNN_REAL *y, int64_t *indices)
 {
-    const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)};
-    FNN_MASK best_at = lanes - lanes;
-    FNN_VEC taps[3], pool;
+    const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, zero = lanes - lanes;
+    const FNN_MASK outside = (FNN_MASK)(lanes == zero);
+    FNN_MASK pool_at = zero, line_at;
+    FNN_VEC taps[3], pool = (FNN_VEC)zero, line, sum = (FNN_VEC)zero, of_line;
     FNN_INT at[FNN_LANES];
     FNN_UNROLL for (int r = 0; r < rows; r++) {
         FNN_NAME(pool_read)(columns, stride, x + r * w->line, taps);
-        FNN_UNROLL for (int s = 0; s < columns; s++) {
-            if (r + s == 0)
-                pool = taps[0];
-            else if (kind == FNN_POOL_MEAN)
-                pool += taps[s];
-            else
-                FNN_NAME(keep_larger)(taps[s], lanes - lanes + (FNN_INT)(r * w->line + s), &pool, &best_at);
+        if (edge)
+            taps[0] = (FNN_VEC)((outside & (FNN_MASK)taps[1]) | (~outside & (FNN_MASK)taps[0]));
+        line = of_line = taps[0];
+        line_at = zero + (FNN_INT)(r * w->line) - (edge ? outside : zero);
+        FNN_UNROLL for (int s = 1; s < columns; s++) {
+            of_line += taps[s];
+            FNN_NAME(keep_larger)(taps[s], zero + (FNN_INT)(r * w->line + s), &line, &line_at);
         }
+        sum = r ? sum + of_line : of_line;
+        if (r == 0)
+            pool = line, pool_at = line_at;
+        else
+            FNN_NAME(keep_larger)(line, line_at, &pool, &pool_at);
     }
-    FNN_NAME(store)(y, kind == FNN_POOL_MEAN ? pool / FNN_NAME(splat)((FNN_REAL)w->elements) : pool);
+    FNN_NAME(store)(y, pool);
     if (kind == FNN_POOL_MAX_AT) {
-        best_at += lanes * stride;
-        memcpy(at, &best_at, sizeof at);
+        pool_at += lanes * stride;
+        memcpy(at, &pool_at, sizeof at);
         for (int q = 0; q < FNN_LANES; q++)
             indices[q] = first + at[q];
     }
+    return sum;
+}
+
+FNN_INLINE void FNN_NAME(mean_vector)(int rows, int columns, int stride, const fnn_windows *w, const FNN_REAL *x,
+                                      FNN_REAL *y)
+{
+    FNN_VEC taps[3], sum = FNN_NAME(splat)(0);
+    FNN_UNROLL for (int r = 0; r < rows; r++) {
+        FNN_NAME(pool_read)(columns, stride, x + r * w->line, taps);
+        FNN_UNROLL for (int s = 0; s < columns; s++)
+            sum = r + s ? sum + taps[s] : taps[0];
+    }
+    FNN_NAME(store)(y, sum / FNN_NAME(splat)((FNN_REAL)w->elements));
 }
 
 /* A last vector that is not whole starts earlier, where there is room. */
@@ -100,11 +133,21 @@ FNN_INLINE void FNN_NAME(pool_vectors)(int kind, int rows, int columns, int stri
                                        const FNN_REAL *x, FNN_REAL *y, int64_t *indices)
 {
     const ptrdiff_t n = w->count;
+    FNN_VEC sum = FNN_NAME(splat)(0);
     for (ptrdiff_t v = 0; v < n; v += FNN_LANES) {
         const ptrdiff_t i = v + FNN_LANES <= n || n < FNN_LANES ? v : n - FNN_LANES;
-        FNN_NAME(pool_vector)(kind, rows, columns, stride, w, x + i * stride, w->first + i * stride, y + i,
-                              kind == FNN_POOL_MAX_AT ? indices + i : indices);
+        const FNN_REAL *from = x + i * stride;
+        const ptrdiff_t first = w->first + i * stride;
+        int64_t *at = kind == FNN_POOL_MAX_AT ? indices + i : indices;
+        if (kind == FNN_POOL_MEAN)
+            FNN_NAME(mean_vector)(rows, columns, stride, w, from, y + i);
+        else if (w->edge && i == 0)
+            sum += FNN_NAME(max_vector)(kind, rows, columns, stride, 1, w, from, first, y + i, at);
+        else
+            sum += FNN_NAME(max_vector)(kind, rows, columns, stride, 0, w, from, first, y + i, at);
     }
+    if (kind != FNN_POOL_MEAN && FNN_NAME(has_nan)(sum))
+        FNN_NAME(pool_each)(kind, w, x, y, indices);
 }
 
 #define FNN_WINDOWS(kind, rows, columns, stride)                                                                    \
@@ -146,9 +189,7 @@ FNN_STATIC void FNN_NAME(pool_windows)(int kind, const fnn_windows *w, const FNN
         return;
     }
 #endif
-    for (ptrdiff_t i = 0; i < w->count; i++)
-        FNN_NAME(pool_window)(kind, w, x + i * w->stride, w->first + i * w->stride, y + i,
-                              kind == FNN_POOL_MAX_AT ? indices + i : indices);
+    FNN_NAME(pool_each)(kind, w, x, y, indices);
 }
 
 #undef FNN_VEC
