@@ -33,7 +33,7 @@ cdef extern from "engine/conv.h" nogil:
         const Py_ssize_t *first
         const void *row_bias
         const void *col_bias
-        bint accumulate
+        bint accumulate, whole
 
     ctypedef struct Lines "fnn_conv_lines":
         Py_ssize_t images, lines, count, a_image, a_line, b_image, b_line
@@ -59,11 +59,13 @@ cdef extern from "engine/conv.h" nogil:
     void fnn_conv_run_tile_f64(const Tile *tile, Py_ssize_t rows, Py_ssize_t vecs)
     void fnn_conv_run_channels_f32(const Channels *tile, Py_ssize_t rows)
     void fnn_conv_run_channels_f64(const Channels *tile, Py_ssize_t rows)
-    void fnn_conv_copy_line_f32(
-        float *target, Py_ssize_t width, const float *source, Py_ssize_t at, Py_ssize_t count
+    void fnn_conv_copy_lines_f32(
+        float *target, Py_ssize_t width, const float *source, Py_ssize_t source_rs, Py_ssize_t lines,
+        Py_ssize_t at, Py_ssize_t count, Py_ssize_t rest
     )
-    void fnn_conv_copy_line_f64(
-        double *target, Py_ssize_t width, const double *source, Py_ssize_t at, Py_ssize_t count
+    void fnn_conv_copy_lines_f64(
+        double *target, Py_ssize_t width, const double *source, Py_ssize_t source_rs, Py_ssize_t lines,
+        Py_ssize_t at, Py_ssize_t count, Py_ssize_t rest
     )
     void fnn_conv_dots_f32(
         const Lines *block, const float *a, Py_ssize_t a_rs, Py_ssize_t rows,
@@ -100,6 +102,8 @@ cdef enum:
     TRANSPOSED_BYTES = 1 << 20  # of some channels of an image that are put side by side
     MANY_CHANNELS = 8           # or rows of so many channels and taps, which are worth it
     LONG_ROW = 24
+    SPLIT_TAPS = 8              # of a line with a copy each, at most,
+    SPLIT_GAIN = 4              # and the terms that copying a number costs
     MOST_BYTES = 6 << 20   # of a block of the image where a few pixels have that many channels
 
 cdef struct Taps:
@@ -159,6 +163,15 @@ cdef inline void sort_phases(Taps *taps) noexcept nogil:
         taps.reach = fnn_max(taps.reach, taps.shift[t])
 
 
+cdef inline void split_phases(Taps *taps, Py_ssize_t *tables) noexcept nogil:
+    """A phase for each tap: what it reads is copied for it alone. In tables of its own: the job's serve all threads."""
+    cdef Py_ssize_t t
+    taps.offset, taps.phase, taps.shift = tables, tables + SPLIT_TAPS, tables + 2 * SPLIT_TAPS
+    for t in range(taps.count):
+        taps.offset[t], taps.phase[t], taps.shift[t] = taps.at[t] - taps.low, t, 0
+    taps.phases, taps.reach = taps.count, 0
+
+
 cdef inline bint forward_taps(Taps *taps, int slot, const Axis *axis) noexcept nogil:
     """What the outputs of a convolution read of its input."""
     cdef Py_ssize_t t
@@ -208,8 +221,10 @@ cdef struct Block:
     Py_ssize_t images, lines, columns   # how many
     bint in_place
     Py_ssize_t height, width            # of the source's part, in its copy or in place
-    Py_ssize_t image_step, phase, channel, pixel  # from one to the next in there, and width from line to line
-    Py_ssize_t vectors                  # NCHW: over a plane
+    Py_ssize_t image_step, phase, channel, pixel  # from one to the next in there, and width from line to line,
+    Py_ssize_t line_step                # but with pixels in the lanes, where lines of several images may be joined
+    Py_ssize_t vectors                  # NCHW: over a plane,
+    Py_ssize_t whole                    # and how many of the first are pixels that follow each other
     Run *runs
     Py_ssize_t *first
 
@@ -242,16 +257,24 @@ cdef inline bint is_inside(const Taps *taps, Py_ssize_t start, Py_ssize_t count)
     return start * taps.step + taps.low >= 0 and (start + count - 1) * taps.step + taps.high < taps.length
 
 
+cdef inline void copy_lines(
+    real *target, Py_ssize_t width, const real *source, Py_ssize_t source_rs, Py_ssize_t lines, Py_ssize_t at,
+    Py_ssize_t end, Py_ssize_t rest,
+) noexcept nogil:
+    """Lines of numbers side by side, one after the other, then `rest` zeros; may write zeros a vector beyond."""
+    if real is float:
+        fnn_conv_copy_lines_f32(target, width, source + at, source_rs, lines, at, end - at, rest)
+    else:
+        fnn_conv_copy_lines_f64(target, width, source + at, source_rs, lines, at, end - at, rest)
+
+
 cdef inline void copy_line(
     real *target, Py_ssize_t width, const real *source, Py_ssize_t at, Py_ssize_t end, Py_ssize_t step
 ) noexcept nogil:
     """target[x] = source[x * step] for x from `at` to `end`, else zero; may write zeros a vector beyond."""
     cdef Py_ssize_t x
     if step == 1:
-        if real is float:
-            fnn_conv_copy_line_f32(target, width, source + at, at, end - at)
-        else:
-            fnn_conv_copy_line_f64(target, width, source + at, at, end - at)
+        copy_lines(target, width, source, 0, 1, at, end, 0)
         return
     for x in range(at):
         target[x] = 0

@@ -123,6 +123,7 @@ cdef inline bint next_block_of_image(Block *block, const Plan *plan, const Job *
         block.height, block.width = block.lines + job.rows.reach, block.columns + job.columns.reach
         block.phase = block.height * block.width
         block.channel = job.rows.phases * job.columns.phases * block.phase
+    block.line_step = block.width
     return block.lines > 0
 
 

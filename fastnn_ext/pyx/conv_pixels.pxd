@@ -216,6 +216,7 @@ cdef inline void multiply_pixels(
                 fnn_min(of_panel * lanes, job.m - v * lanes)
             )
             set_column_runs(runs, runs_of, job.m - v * lanes, lanes)
+            tile.whole = not tile.accumulate and (v + of_panel) * lanes <= job.m
             tile.col_bias = NULL
             if bias != NULL and first == 0:
                 tile.col_bias = bias + v * lanes
@@ -429,7 +430,7 @@ cdef inline int grad_weight_pixels(
         return -1
     tile.a_rs, tile.a_at, tile.b_at, tile.c_rs = job.result_i, grad_at, source_at, job.weight_i
     tile.row_bias = tile.col_bias = NULL
-    tile.accumulate = True
+    tile.accumulate, tile.whole = True, False
     while next_block(&block, &plan, job):
         if poll():
             return -1

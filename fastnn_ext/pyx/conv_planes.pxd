@@ -3,7 +3,7 @@
 Where the source is read in place or from a copy with a frame of zeros, what a tap reads of a plane is the
 plane itself from some place on. So a block is computed as if its lines were as long as the source's, and what
 falls between them is dropped. With a stride, the copy has its pixels sorted by phase: then what a tap reads
-lies side by side.
+lies side by side. Where many terms read each number, each tap of a line is a phase: then nothing is dropped.
 """
 
 from common cimport real
@@ -12,6 +12,11 @@ from fused cimport Activation
 from libc.string cimport memset
 from pool cimport poll
 from windows cimport is_many
+
+
+cdef inline bint is_whole_plane(const Job *job, Py_ssize_t lanes) noexcept nogil:
+    """Whether an image's lines follow each other in a copy, and are so long that few lanes are lost behind them."""
+    return job.columns.reach == 0 and job.rows.outputs * job.columns.outputs >= 32 * lanes
 
 
 cdef inline bint plan_planes(
@@ -25,7 +30,7 @@ cdef inline bint plan_planes(
     cdef Py_ssize_t positions = POSITIONS, size
     # Small planes are worth a copy, in which many follow each other: there is less left of the last vector.
     plan.in_place = (
-        rows.step == 1 and columns.step == 1
+        rows.step == 1 and columns.step == 1 and columns.phases <= 1
         and is_inside(rows, 0, rows.outputs) and is_inside(columns, 0, columns.outputs)
         and (job.images == 1 or rows.outputs * columns.length >= 8 * lanes)
     )
@@ -43,7 +48,7 @@ cdef inline bint plan_planes(
         plan.lines = fnn_even_part(rows.outputs, fnn_max(positions // size - rows.reach, 1), 1)
     size *= plan.lines + rows.reach
     plan.images = 1
-    if plan.lines == rows.outputs and not plan.in_place:
+    if plan.lines == rows.outputs and not plan.in_place and not is_whole_plane(job, lanes):
         plan.images = fnn_even_part(job.images, fnn_max(positions // size, 1), 1)
     plan.channels = job.channels
     if not plan.in_place:
@@ -52,56 +57,98 @@ cdef inline bint plan_planes(
     return True
 
 
-cdef inline bint place_planes(Block *block, const Plan *plan, const Job *job, Py_ssize_t tail) noexcept nogil:
+cdef inline Py_ssize_t distance_of_lines(const Block *block, const Job *job, Py_ssize_t lanes) noexcept nogil:
+    """Of a copy: whole vectors, which the taps of all lines read aligned, where that costs few lanes.
+
+    Lines of one image follow each other as in the result, where no tap reaches out of them.
+    """
+    cdef Py_ssize_t size = block.images * block.width
+    cdef Py_ssize_t whole = fnn_parts(size, lanes) * lanes
+    return whole if job.columns.reach == 0 and block.images > 1 and 16 * (whole - size) <= size else size
+
+
+cdef inline bint place_planes(
+    Block *block, const Plan *plan, const Job *job, Py_ssize_t lanes, Py_ssize_t tail
+) noexcept nogil:
     """Choose where the block's part of the source is read, and its strides. Whether they have changed.
 
-    In place, tiles read up to `tail` numbers behind their last pixel: at the source's end, they get a copy.
+    A copy has the images side by side in each line, so that nothing is between them. In place, tiles read up to
+    `tail` numbers behind their last pixel: at the source's end, they get a copy.
     """
     cdef Py_ssize_t plane = job.rows.length * job.columns.length
     cdef Py_ssize_t end = (
         ((block.image + block.images) * job.groups * job.channels - 1) * plane
         + (block.line + block.lines + job.rows.high) * job.columns.length + tail
     )
-    cdef Py_ssize_t height = block.height, width = block.width
+    cdef Py_ssize_t height = block.height, width = block.width, line_step = block.line_step
     block.in_place = plan.in_place and end <= job.images * job.groups * job.channels * plane
     if block.in_place:
-        block.height, block.width = job.rows.length, job.columns.length
+        block.height, block.width, block.line_step = job.rows.length, job.columns.length, job.columns.length
         block.image_step, block.phase, block.channel = job.groups * job.channels * plane, 0, plane
     else:
         block.height, block.width = block.lines + job.rows.reach, block.columns + job.columns.reach
-        block.image_step = block.height * block.width
-        block.phase = block.images * block.image_step
+        block.image_step = block.width
+        block.line_step = distance_of_lines(block, job, lanes)
+        block.phase = block.height * block.line_step
         block.channel = job.rows.phases * job.columns.phases * block.phase
-    return block.height != height or block.width != width
+    return block.height != height or block.width != width or block.line_step != line_step
+
+
+cdef inline void copy_line_of_images(
+    real *target, const Block *block, const real *source, Py_ssize_t image, Py_ssize_t at, Py_ssize_t end,
+    Py_ssize_t step,
+) noexcept nogil:
+    """The same line of all the block's images, side by side."""
+    cdef Py_ssize_t rest = block.line_step - block.images * block.width, n
+    if step == 1:
+        copy_lines(target, block.width, source, image, block.images, at, end, rest)
+        return
+    for n in range(block.images):
+        copy_line(target + n * block.width, block.width, source + n * image, at, end, step)
+    memset(target + block.images * block.width, 0, rest * sizeof(real))
 
 
 cdef inline void copy_planes(
     real *target, const Block *block, const Job *job, const real *source, Py_ssize_t channels
 ) noexcept nogil:
-    """The block's part of some channels of the source, [channel, phase, image, y, x], framed with zeros."""
+    """The block's part of some channels of the source, [channel, phase, y, image, x], framed with zeros."""
     cdef const Taps *rows = &job.rows
     cdef const Taps *columns = &job.columns
-    cdef Py_ssize_t plane = rows.length * columns.length
-    cdef Py_ssize_t c, f, g, n, y, row, column, at, end
-    cdef const real *of_plane
+    cdef Py_ssize_t image = job.groups * job.channels * rows.length * columns.length
+    cdef Py_ssize_t size = block.line_step
+    cdef Py_ssize_t c, f, g, y, row, column, at, end, top, bottom
+    cdef const real *line
+    source += block.image * image
     for c in range(channels):
         for f in range(rows.phases):
+            row = block.line * rows.step + rows.low + rows.offset[f]
+            top = fnn_min(gap(row, rows.step), block.height)
+            bottom = fnn_max(fnn_min(block.height, gap(row - rows.length, rows.step)), top)
             for g in range(columns.phases):
                 column = block.column * columns.step + columns.low + columns.offset[g]
                 at = fnn_min(gap(column, columns.step), block.width)
                 end = fnn_max(fnn_min(block.width, gap(column - columns.length, columns.step)), at)
-                for n in range(block.image, block.image + block.images):
-                    of_plane = source + (n * job.groups * job.channels + c) * plane
-                    for y in range(block.height):
-                        row = (block.line + y) * rows.step + rows.low + rows.offset[f]
-                        if 0 <= row < rows.length:
-                            copy_line(
-                                target, block.width, of_plane + row * columns.length + column, at, end,
-                                columns.step
-                            )
-                        else:
-                            memset(target, 0, block.width * sizeof(real))
-                        target += block.width
+                line = source + row * columns.length + column
+                memset(target, 0, top * size * sizeof(real))
+                if size == block.width and columns.step > 1:
+                    for y in range(top, bottom):
+                        copy_line(
+                            target + y * size, size, line + y * rows.step * columns.length, at, end, columns.step
+                        )
+                elif block.images == 1 and columns.step == 1:
+                    copy_lines(
+                        target + top * size, size, line + top * rows.step * columns.length,
+                        rows.step * columns.length, bottom - top, at, end, 0
+                    )
+                else:
+                    for y in range(top, bottom):
+                        copy_line_of_images(
+                            target + y * size, block, line + y * rows.step * columns.length, image, at, end,
+                            columns.step
+                        )
+                memset(target + bottom * size, 0, (block.height - bottom) * size * sizeof(real))
+                target += block.height * size
+        source += rows.length * columns.length
     memset(target, 0, MAX_VECS * lanes_of(source) * sizeof(real))
 
 
@@ -113,7 +160,7 @@ cdef inline const real *part_of_planes(
     if block.in_place:
         return (
             source + block.image * block.image_step
-            + (block.line + job.rows.low) * block.width + block.column + job.columns.low
+            + (block.line + job.rows.low) * block.line_step + block.column + job.columns.low
         )
     copy = <real *> fnn_workspace(
         SOURCE, (channels * block.channel + MAX_VECS * lanes_of(source)) * sizeof(real)
@@ -140,7 +187,7 @@ cdef inline void place_terms(
         )
         source_at[p] = (
             c * block.channel + (rows.phase[r] * columns.phases + columns.phase[s]) * block.phase
-            + rows.shift[r] * block.width + columns.shift[s]
+            + rows.shift[r] * block.line_step + columns.shift[s]
         )
         s += 1
         if s == columns.count:
@@ -157,7 +204,7 @@ cdef inline bint set_runs(Block *block, const Job *job, Py_ssize_t lanes) noexce
     cdef Py_ssize_t image, line, begin, end, stop, target, v, vector = 0, count = 0
     cdef Run *run
     block.vectors = fnn_parts(
-        ((block.images - 1) * block.height + block.lines - 1) * block.width + block.columns, lanes
+        (block.images - 1) * block.image_step + (block.lines - 1) * block.line_step + block.columns, lanes
     )
     block.first = <Py_ssize_t *> fnn_workspace(
         RUNS, (block.vectors + 1) * sizeof(Py_ssize_t) + (block.vectors + lines) * sizeof(Run)
@@ -166,9 +213,9 @@ cdef inline bint set_runs(Block *block, const Job *job, Py_ssize_t lanes) noexce
         return False
     block.runs = <Run *> (block.first + block.vectors + 1)
     block.first[0] = 0
-    for image in range(block.images):
-        for line in range(block.lines):
-            begin = (image * block.height + line) * block.width
+    for line in range(block.lines):
+        for image in range(block.images):
+            begin = line * block.line_step + image * block.image_step
             end = begin + block.columns
             target = image * job.result_image + line * job.result_line
             if job.result_column != 1:  # to a result without distances between the pixels
@@ -191,6 +238,11 @@ cdef inline bint set_runs(Block *block, const Job *job, Py_ssize_t lanes) noexce
                 target += stop - begin
                 begin = stop
     block.first[block.vectors] = count
+    block.whole = 0
+    while block.whole < count and block.first[block.whole] == block.whole and (
+        block.runs[block.whole].end - block.runs[block.whole].begin == lanes
+    ):
+        block.whole += 1
     return True
 
 
@@ -225,6 +277,7 @@ cdef inline void multiply_planes(
             for v from 0 <= v < block.vectors by vecs:
                 tile.first = block.first + v
                 tile.b = source + v * lanes
+                tile.whole = not tile.accumulate and v + vecs <= block.whole
                 run_tile(source, &tile, fnn_min(height, job.m - i), fnn_min(vecs, block.vectors - v))
         first += tile.k
         if first >= terms or poll():
@@ -295,8 +348,20 @@ cdef inline int run_group_of_planes(
     return 0
 
 
+cdef inline bint is_worth_splitting(const Job *job) noexcept nogil:
+    """Whether a copy for each tap of a line pays: its lines are as long as the result's, so that no lane is dropped.
+
+    Each of its numbers is a term of `m` kernels and each row of taps; `reach` lanes of a line would be lost.
+    """
+    cdef const Taps *columns = &job.columns
+    return (
+        columns.step == 1 and columns.count <= SPLIT_TAPS
+        and columns.reach * job.m * job.rows.count >= SPLIT_GAIN * (columns.outputs + columns.reach)
+    )
+
+
 cdef inline int run_planes(
-    const Job *job, const real *source, const real *weight, const real *bias, real *result,
+    const Job *of_result, const real *source, const real *weight, const real *bias, real *result,
     const Activation *activation,
 ) noexcept nogil:
     """The job in the layout NCHW; -1 where there is no memory."""
@@ -304,14 +369,19 @@ cdef inline int run_planes(
     cdef Py_ssize_t group, images = 0, lines = 0, columns = 0
     cdef Plan plan
     cdef Block block
+    cdef Py_ssize_t tables[3 * SPLIT_TAPS]
+    cdef Job own = of_result[0]
+    cdef const Job *job = &own
     memset(&block, 0, sizeof(Block))
+    if is_worth_splitting(job):
+        split_phases(&own.columns, tables)
     if not plan_planes(&plan, job, sizeof(real), lanes):
         return -1
     while next_block(&block, &plan, job):
         if poll():
             return -1
         if (
-            place_planes(&block, &plan, job, MAX_VECS * lanes)
+            place_planes(&block, &plan, job, lanes, MAX_VECS * lanes)
             or block.images != images or block.lines != lines or block.columns != columns
         ):
             if not set_runs(&block, job, lanes):
@@ -352,7 +422,7 @@ cdef inline void add_plane_products(
                 dots.lines = fnn_min(lines, block.lines - line)
                 add_dots(
                     dots, grad_out + image * job.result_image + line * job.result_line, job.result_i, job.m,
-                    source + image * block.image_step + line * block.width, source_at, count,
+                    source + image * block.image_step + line * block.line_step, source_at, count,
                     grad_weight + first, job.weight_i
                 )
 
@@ -376,7 +446,7 @@ cdef inline int grad_weight_planes(
     while next_block(&block, &plan, job):
         if poll():
             return -1
-        place_planes(&block, &plan, job, 0)
+        place_planes(&block, &plan, job, lanes_of(source), 0)
         images, lines = block.images, fnn_max(DOT_POSITIONS // block.columns, 1)
         if lines >= block.lines:
             images = fnn_min(fnn_max(lines // block.lines, 1), block.images)
@@ -385,7 +455,7 @@ cdef inline int grad_weight_planes(
             images, lines = 1, fnn_even_part(block.lines, lines, 1)
         dots.count = block.columns
         dots.a_image, dots.a_line = job.result_image, job.result_line
-        dots.b_image, dots.b_line = block.image_step, block.width
+        dots.b_image, dots.b_line = block.image_step, block.line_step
         for group in range(job.first_group, job.end_group):
             for channel from 0 <= channel < job.channels by plan.channels:
                 channels = fnn_min(plan.channels, job.channels - channel)

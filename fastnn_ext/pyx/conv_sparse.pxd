@@ -76,7 +76,7 @@ cdef inline Py_ssize_t add_numbers(
     cdef Tile tile
     tile.a_rs, tile.a_at, tile.b_at, tile.c_rs = 0, sparse_at, dense_at, 0
     tile.row_bias = tile.col_bias = NULL
-    tile.accumulate = True
+    tile.accumulate, tile.whole = True, False
     for image in range(block.images):
         for line in range(block.lines):
             if count + block.columns > CHUNK_PIXELS:

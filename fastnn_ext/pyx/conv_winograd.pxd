@@ -113,6 +113,7 @@ cdef enum:
 
     KERNEL_BYTES = 9 << 19  # of transformed kernels, which with the planes stay below 8 MiB
     LEAST_KERNELS = 32      # at once
+    FEW_KERNELS = 4         # that the direct form does in less than the time of a vector of them
     # of which the rounding errors, which are larger than those of the direct form, average out:
     LEAST_CHANNELS = 32     # channels that are summed,
     LEAST_SUMMED = 96       # and tiles, which a gradient of kernels sums
@@ -199,7 +200,9 @@ cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize
     cdef double tiles = tiles_of_job(job)
     cdef double channels = <double> fnn_parts(job.channels, lanes)
     cdef double kernels = <double> fnn_parts(job.m, lanes)
-    cdef double direct = 9 * pixels * job.channels * kernels
+    # with the pixels in the lanes, a few kernels cost less than a vector of them
+    cdef bint are_few = job.result_i != 1 and job.m <= fnn_min(FEW_KERNELS, lanes)
+    cdef double direct = 9 * pixels * job.channels * (<double> job.m / lanes if are_few else kernels)
     cdef double products = POINTS * tiles * job.channels * kernels
     cdef Py_ssize_t at_once = kernels_at_once(job, itemsize, lanes)
     cdef double transforms

@@ -36,6 +36,7 @@ typedef struct {
     const void *row_bias;   /* added to each row, or NULL */
     const void *col_bias;   /* added to each column, or NULL; has whole vectors */
     int accumulate;         /* whether C is added to */
+    int whole;              /* whether it is not, and each vector is one run: then it is stored from the registers */
 } fnn_conv_tile;
 
 /* The lines of a block of images. */

@@ -74,6 +74,15 @@ FNN_INLINE void FNN_NAME(conv_tile)(int rows, int vecs, const fnn_conv_tile *t)
                 acc[i][v] += x * bv[v];
         }
     }
+    if (t->whole) {
+        const ptrdiff_t c_rs = t->c_rs;
+        FNN_UNROLL for (int v = 0; v < vecs; v++) {
+            FNN_REAL *c = (FNN_REAL *)t->c + t->runs[t->first[v]].target;
+            FNN_UNROLL for (int i = 0; i < rows; i++, c += c_rs)
+                FNN_NAME(store)(c, acc[i][v]);
+        }
+        return;
+    }
     FNN_UNROLL for (int i = 0; i < rows; i++) {
         FNN_UNROLL for (int v = 0; v < vecs; v++)
             sums[i * vecs + v] = acc[i][v];
@@ -107,7 +116,7 @@ FNN_STATIC void FNN_NAME(conv_run_tile)(const fnn_conv_tile *t, ptrdiff_t rows, 
 
 /* target[0 .. width) = zeros up to `at`, `count` numbers of the source, then zeros. Up to a vector behind
  * the end gets zeros too: lines are copied in the order of the memory, and the next one repairs that. */
-FNN_STATIC void FNN_NAME(conv_copy_line)(FNN_REAL *target, ptrdiff_t width, const FNN_REAL *source,
+FNN_INLINE void FNN_NAME(conv_copy_line)(FNN_REAL *target, ptrdiff_t width, const FNN_REAL *source,
                                          ptrdiff_t at, ptrdiff_t count)
 {
     const FNN_VEC zero = FNN_NAME(splat)(0);
@@ -121,6 +130,26 @@ FNN_STATIC void FNN_NAME(conv_copy_line)(FNN_REAL *target, ptrdiff_t width, cons
         q += FNN_LANES;
     }
     for (q += at; q < width; q += FNN_LANES)
+        FNN_NAME(store)(target + q, zero);
+}
+
+/* The same for `lines` of them that follow each other in the target; then `rest` zeros. */
+FNN_STATIC void FNN_NAME(conv_copy_lines)(FNN_REAL *target, ptrdiff_t width, const FNN_REAL *source,
+                                          ptrdiff_t source_rs, ptrdiff_t lines, ptrdiff_t at, ptrdiff_t count,
+                                          ptrdiff_t rest)
+{
+    const FNN_VEC zero = FNN_NAME(splat)(0);
+    if (width <= FNN_LANES && count > 0) {
+        for (ptrdiff_t n = 0; n < lines; n++, target += width, source += source_rs) {
+            if (at)
+                FNN_NAME(store)(target, zero);
+            FNN_NAME(store)(target + at, FNN_NAME(load_part)(source, count));
+        }
+    } else {
+        for (ptrdiff_t n = 0; n < lines; n++, target += width, source += source_rs)
+            FNN_NAME(conv_copy_line)(target, width, source, at, count);
+    }
+    for (ptrdiff_t q = 0; q < rest; q += FNN_LANES)
         FNN_NAME(store)(target + q, zero);
 }
 
