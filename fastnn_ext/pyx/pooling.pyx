@@ -31,8 +31,8 @@ cdef extern from "engine/windows.h" nogil:
         MAX "FNN_POOL_MAX"
         MAX_AT "FNN_POOL_MAX_AT"
     ctypedef struct Windows "fnn_windows":
-        Py_ssize_t rows, columns, stride, line, first, elements, count, room
-        int edge
+        Py_ssize_t rows, columns, stride, line, lines, step, first, elements, left, right, first_elements, last_elements
+        Py_ssize_t count, room
     void fnn_pool_window_f32(int kind, const Windows *w, const float *x, Py_ssize_t first, float *y, int64_t *index)
     void fnn_pool_window_f64(int kind, const Windows *w, const double *x, Py_ssize_t first, double *y, int64_t *index)
     void fnn_pool_windows_f32(int kind, const Windows *windows, const float *x, float *y, int64_t *indices)
@@ -419,51 +419,71 @@ cdef inline void pool_at_edge(
         fnn_pool_window_f64(kind, &w, plane + top, top, y + q, index + q if kind == MAX_AT else NULL)
 
 
+cdef inline bint has_room(Windows *w, Py_ssize_t size, Py_ssize_t results) noexcept nogil:
+    """Whether vectors stay within the `size` elements of the images and the `results`, from the first of `lines`."""
+    cdef Py_ssize_t last = (w.lines - 1) * w.step + (w.rows - 1) * w.line + w.columns
+    w.room = smaller(((size - w.first - last) >> (w.stride - 1)) + 1, results - (w.lines - 1) * w.count)
+    return w.room >= larger(w.count, LANES)
+
+
 cdef void pool_small_windows(const Pool *pool, int kind, const real *x, real *y, int64_t *indices) noexcept nogil:
     """Windows that engine/windows.h has loops for, channels first.
 
-    The windows from `begin` to `end` have all their columns inside of the image. Where these are less than a vector,
-    the windows behind them are computed as well if this stays within the images: they get their own values afterwards.
-    A maximum with one column outside at the left is one of them, but at the start of the images, where it cannot be read.
+    The lines of windows that have all their rows inside of the image are done together, and each of the others by
+    itself, where what their vectors read is within the images, padding included. Where it is not, those from `begin`
+    to `end` have all their columns inside of the image, and the others go one by one. Where windows are less than a
+    vector, those behind them are computed as well: they get their own values afterwards.
     """
     cdef const Axis *rows = &pool.rows
     cdef const Axis *columns = &pool.columns
-    cdef Py_ssize_t width = columns.outputs, size = rows.length * columns.length
+    cdef Py_ssize_t width = columns.outputs, size = rows.length * columns.length, planes = pool.images * pool.channels
     cdef Py_ssize_t begin = smaller((columns.before + columns.stride - 1) // columns.stride, width)
     cdef Py_ssize_t end = (columns.length + columns.before - columns.taps + columns.stride) // columns.stride
-    cdef Py_ssize_t rest = pool.images * pool.channels, p, q, first, top, height, read, start
-    cdef const real *images = x
+    cdef Py_ssize_t last = rows.length - 1 - (rows.taps - 1) * rows.dilation
+    cdef Py_ssize_t left = columns.before
+    cdef Py_ssize_t right = larger((width - 1) * columns.stride - columns.before + columns.taps - columns.length, 0)
+    cdef Py_ssize_t counts = count_inside(columns, 0, pool.counts_padding)
+    cdef Py_ssize_t last_counts = count_inside(columns, width - 1, pool.counts_padding)
+    cdef Py_ssize_t rest = planes, p, q, first, top, height, results
     cdef Windows w
     end = larger(smaller(end, width), begin)  # a numerator below zero makes it `begin`, whichever way it is rounded
-    w.columns, w.stride, w.line = columns.taps, columns.stride, rows.dilation * columns.length
-    cdef bint has_edge = kind != MEAN and begin == 1 and columns.before == 1 and end > begin
+    w.columns, w.stride = columns.taps, columns.stride
+    w.line, w.step = rows.dilation * columns.length, rows.stride * columns.length
     while rest > 0:
-        for p in range(rows.outputs):
+        p = 0
+        while p < rows.outputs:
             top = p * rows.stride - rows.before
             height = count_inside(rows, p, pool.counts_padding)
-            first, w.rows = 0, rows.taps
-            if top < 0 or top + (rows.taps - 1) * rows.dilation >= rows.length:
+            first, w.rows, w.lines = 0, rows.taps, 1
+            if top < 0 or top > last:
                 first = first_tap(rows, p)
                 w.rows = smaller(rows.taps, (rows.length - 1 - top) // rows.dilation + 1) - first
+            else:
+                w.lines = (last - top) // rows.stride + 1
             top = (top + first * rows.dilation) * columns.length
-            w.edge = has_edge and x + top > images
-            start = 0 if w.edge else begin
-            w.count = end - start
-            w.first = top + start * columns.stride - columns.before
+            results = (rest * rows.outputs - p) * width
             w.elements = height * columns.taps
-            w.room = w.count
-            if w.count < LANES:
-                read = rest * size - w.first - (w.rows - 1) * w.line - w.columns
-                w.room = smaller((read >> (w.stride - 1)) + 1, (rest * rows.outputs - p) * width - start)
-            if w.count:
-                pool_windows(kind, &w, x + w.first, y + start, indices + start if kind == MAX_AT else NULL)
-            for q in range(start):
-                pool_at_edge(kind, pool, w, height, top, q, x, y, indices)
-            for q in range(end, width):
-                pool_at_edge(kind, pool, w, height, top, q, x, y, indices)
-            y += width
+            w.first_elements, w.last_elements = height * counts, height * last_counts
+            w.first, w.count, w.left, w.right = top - columns.before, width, left, right
+            while w.lines > 1 and not has_room(&w, rest * size, results):
+                w.lines -= 1
+            if has_room(&w, rest * size, results) and (w.first >= 0 or rest < planes):
+                pool_windows(kind, &w, x + w.first, y, indices)
+            else:
+                w.first, w.count, w.left, w.right = top + begin * columns.stride - columns.before, end - begin, 0, 0
+                w.lines, w.first_elements, w.last_elements = 1, w.elements, w.elements
+                has_room(&w, rest * size, results - begin)
+                w.room = larger(w.room, w.count)
+                if w.count:
+                    pool_windows(kind, &w, x + w.first, y + begin, indices + begin if kind == MAX_AT else NULL)
+                for q in range(begin):
+                    pool_at_edge(kind, pool, w, height, top, q, x, y, indices)
+                for q in range(end, width):
+                    pool_at_edge(kind, pool, w, height, top, q, x, y, indices)
+            p += w.lines
+            y += w.lines * width
             if kind == MAX_AT:
-                indices += width
+                indices += w.lines * width
         x += size
         rest -= 1
 

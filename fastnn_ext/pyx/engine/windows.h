@@ -3,6 +3,7 @@
 #ifndef FASTNN_WINDOWS_H
 #define FASTNN_WINDOWS_H
 
+#include <math.h>
 #include "arena.h"
 #include "simd.h"
 
@@ -12,16 +13,18 @@ enum {
     FNN_POOL_MAX_AT /* the maximum and where it is */
 };
 
-/* Some windows in a row. */
+/* Some lines of windows. */
 typedef struct {
     ptrdiff_t rows, columns; /* 1 to 3 and 2 or 3 */
     ptrdiff_t stride;        /* from one to the next: 1 or 2 */
     ptrdiff_t line;          /* from one line of x to the next */
+    ptrdiff_t lines, step;   /* of windows, and from one to the next in x */
     ptrdiff_t first;         /* where x is in its plane */
     ptrdiff_t elements;      /* that a mean is of */
-    ptrdiff_t count;         /* of windows */
-    ptrdiff_t room;          /* how many can be read and written without harm: a whole vector, where it allows one */
-    int edge;                /* of maxima: the first column of the first window is outside, but may be read */
+    ptrdiff_t left, right;   /* columns of the first window and of the last one that are outside of the image */
+    ptrdiff_t first_elements, last_elements; /* that the means of these two are of */
+    ptrdiff_t count;         /* of windows in a line */
+    ptrdiff_t room;          /* how many of the last line on can be read and written: a whole vector, where it allows */
 } fnn_windows;
 
 #define FNN_REAL float

@@ -1,4 +1,4 @@
-/* Included twice by maxpool.h. */
+/* Included twice by windows.h. */
 
 /* The pool of one window of any size at x. */
 FNN_STATIC void FNN_NAME(pool_window)(int kind, const fnn_windows *w, const FNN_REAL *x, ptrdiff_t first, FNN_REAL *y,
@@ -18,16 +18,20 @@ FNN_STATIC void FNN_NAME(pool_window)(int kind, const fnn_windows *w, const FNN_
         *index = first + at;
 }
 
-/* The windows one by one. */
-FNN_OUTLINE void FNN_NAME(pool_each)(int kind, const fnn_windows *w, const FNN_REAL *x, FNN_REAL *y, int64_t *indices)
+/* All windows one by one. */
+FNN_STATIC void FNN_NAME(pool_each)(int kind, const fnn_windows *w, const FNN_REAL *x, FNN_REAL *y, int64_t *indices)
 {
-    fnn_windows at_edge = *w;
-    at_edge.columns--;
-    for (ptrdiff_t q = 0; q < w->count; q++) {
-        const int edge = w->edge && q == 0;
-        const ptrdiff_t at = q * w->stride + edge;
-        FNN_NAME(pool_window)(kind, edge ? &at_edge : w, x + at, w->first + at, y + q,
-                              kind == FNN_POOL_MAX_AT ? indices + q : indices);
+    for (ptrdiff_t line = 0; line < w->lines; line++) {
+        for (ptrdiff_t q = 0; q < w->count; q++) {
+            const int is_first = q == 0, is_last = q == w->count - 1;
+            const ptrdiff_t left = is_first ? w->left : 0, right = is_last ? w->right : 0;
+            const ptrdiff_t at = line * w->step + q * w->stride + left, to = line * w->count + q;
+            fnn_windows one = *w;
+            one.columns -= left + right;
+            one.elements = is_first ? w->first_elements : is_last ? w->last_elements : w->elements;
+            FNN_NAME(pool_window)(kind, &one, x + at, w->first + at, y + to,
+                                  kind == FNN_POOL_MAX_AT ? indices + to : indices);
+        }
     }
 }
 
@@ -61,52 +65,78 @@ FNN_INLINE void FNN_NAME(pool_read)(int columns, int stride, const FNN_REAL *x, 
         taps[2] = FNN_SHUFFLE(FNN_NAME(load)(x + 1), FNN_NAME(load)(x + FNN_LANES + 1), FNN_ODD);
 }
 
-/* The larger of numbers, or the one that comes first. */
-FNN_INLINE void FNN_NAME(keep_larger)(FNN_VEC value, FNN_MASK at, FNN_VEC *best, FNN_MASK *best_at)
+FNN_INLINE FNN_VEC FNN_NAME(pool_select)(FNN_MASK mask, FNN_VEC a, FNN_VEC b)
 {
-#if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
-    const __mmask16 larger = _mm512_cmp_ps_mask((__m512)value, (__m512)*best, _CMP_GT_OQ);
-    *best = (FNN_VEC)_mm512_mask_mov_ps((__m512)*best, larger, (__m512)value);
-    *best_at = (FNN_MASK)_mm512_mask_mov_epi32((__m512i)*best_at, larger, (__m512i)at);
-#elif FNN_VECTOR_BYTES == 64
-    const __mmask8 larger = _mm512_cmp_pd_mask((__m512d)value, (__m512d)*best, _CMP_GT_OQ);
-    *best = (FNN_VEC)_mm512_mask_mov_pd((__m512d)*best, larger, (__m512d)value);
-    *best_at = (FNN_MASK)_mm512_mask_mov_epi64((__m512i)*best_at, larger, (__m512i)at);
-#else
-    const FNN_MASK larger = (FNN_MASK)(value > *best);
-    *best = (FNN_VEC)((larger & (FNN_MASK)value) | (~larger & (FNN_MASK)*best));
-    *best_at = (larger & at) | (~larger & *best_at);
-#endif
+    return (FNN_VEC)((mask & (FNN_MASK)a) | (~mask & (FNN_MASK)b));
 }
 
-/* The maxima of as many windows as there are lanes; nothing is read beyond the last of them. With `edge`, the first
- * column of the first window is outside, and the second one counts in its place. Lines are reduced apart, so that none
- * waits for another. Returns the sums: where one is NaN, there may be a NaN in the window, whose maximum is not right. */
-FNN_INLINE FNN_VEC FNN_NAME(max_vector)(int kind, int rows, int columns, int stride, int edge, const fnn_windows *w,
-                                            const FNN_REAL *x, ptrdiff_t first, FNN_REAL *y, int64_t *indices)
+/* The larger of numbers, or the one that comes first; with `careful`, a NaN is larger than any number. */
+FNN_INLINE void FNN_NAME(keep_larger)(int kind, int careful, FNN_VEC value, FNN_MASK at, FNN_VEC *best,
+                                      FNN_MASK *best_at)
 {
-    const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, zero = lanes - lanes;
-    const FNN_MASK outside = (FNN_MASK)(lanes == zero);
-    FNN_MASK pool_at = zero, line_at;
-    FNN_VEC taps[3], pool = (FNN_VEC)zero, line, sum = (FNN_VEC)zero, of_line;
+    FNN_MASK larger;
+    if (kind == FNN_POOL_MEAN)
+        return;
+#if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
+    if (!careful) {
+        const __mmask16 above = _mm512_cmp_ps_mask((__m512)value, (__m512)*best, _CMP_GT_OQ);
+        *best = (FNN_VEC)_mm512_mask_mov_ps((__m512)*best, above, (__m512)value);
+        *best_at = (FNN_MASK)_mm512_mask_mov_epi32((__m512i)*best_at, above, (__m512i)at);
+        return;
+    }
+#elif FNN_VECTOR_BYTES == 64
+    if (!careful) {
+        const __mmask8 above = _mm512_cmp_pd_mask((__m512d)value, (__m512d)*best, _CMP_GT_OQ);
+        *best = (FNN_VEC)_mm512_mask_mov_pd((__m512d)*best, above, (__m512d)value);
+        *best_at = (FNN_MASK)_mm512_mask_mov_epi64((__m512i)*best_at, above, (__m512i)at);
+        return;
+    }
+#endif
+    larger = (FNN_MASK)(value > *best);
+    if (careful)
+        larger = ~(FNN_MASK)(value <= *best) & (FNN_MASK)(*best == *best);
+    *best = FNN_NAME(pool_select)(larger, value, *best);
+    *best_at = (larger & at) | (~larger & *best_at);
+}
+
+/* As many windows as there are lanes, `before` windows behind the first of their line; nothing is read beyond the last
+ * of them. At an edge, taps outside of the image are what changes no result. The sum of what the windows read: NaN
+ * where one of that is. Lines are compared apart, so that none waits for another. */
+FNN_INLINE FNN_VEC FNN_NAME(pool_vector)(int kind, int careful, int rows, int columns, int stride, int edge,
+                                         const fnn_windows *w, ptrdiff_t before, const FNN_REAL *x, ptrdiff_t first,
+                                         FNN_REAL *y, int64_t *indices)
+{
+    const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, none = lanes - lanes;
+    const FNN_VEC neutral = FNN_NAME(splat)(kind == FNN_POOL_MEAN ? (FNN_REAL)-0.0 : -(FNN_REAL)INFINITY);
+    const FNN_MASK is_first = lanes == (FNN_INT)-before, is_last = lanes == (FNN_INT)(w->count - 1 - before);
+    FNN_MASK first_at = none, pool_at = none, line_at, outside[3] = {{0}};
+    FNN_VEC taps[3] = {{0}}, pool = (FNN_VEC)none, sum = pool, line;
+    FNN_VEC elements = FNN_NAME(splat)((FNN_REAL)w->elements);
     FNN_INT at[FNN_LANES];
+    if (edge) {
+        FNN_UNROLL for (int s = 0; s < columns; s++)
+            outside[s] = (is_first & -(FNN_INT)(s < w->left)) | (is_last & -(FNN_INT)(s >= columns - w->right));
+        elements = FNN_NAME(pool_select)(is_first, FNN_NAME(splat)((FNN_REAL)w->first_elements), elements);
+        elements = FNN_NAME(pool_select)(is_last, FNN_NAME(splat)((FNN_REAL)w->last_elements), elements);
+        first_at = is_first & (FNN_INT)w->left;
+    }
     FNN_UNROLL for (int r = 0; r < rows; r++) {
         FNN_NAME(pool_read)(columns, stride, x + r * w->line, taps);
-        if (edge)
-            taps[0] = (FNN_VEC)((outside & (FNN_MASK)taps[1]) | (~outside & (FNN_MASK)taps[0]));
-        line = of_line = taps[0];
-        line_at = zero + (FNN_INT)(r * w->line) - (edge ? outside : zero);
-        FNN_UNROLL for (int s = 1; s < columns; s++) {
-            of_line += taps[s];
-            FNN_NAME(keep_larger)(taps[s], zero + (FNN_INT)(r * w->line + s), &line, &line_at);
+        FNN_UNROLL for (int s = 0; s < columns; s++) {
+            if (edge)
+                taps[s] = FNN_NAME(pool_select)(outside[s], neutral, taps[s]);
+            sum = r + s ? sum + taps[s] : taps[0];
         }
-        sum = r ? sum + of_line : of_line;
+        line = taps[0];
+        line_at = first_at + (FNN_INT)(r * w->line);
+        FNN_UNROLL for (int s = 1; s < columns; s++)
+            FNN_NAME(keep_larger)(kind, careful, taps[s], none + (FNN_INT)(r * w->line + s), &line, &line_at);
         if (r == 0)
             pool = line, pool_at = line_at;
         else
-            FNN_NAME(keep_larger)(line, line_at, &pool, &pool_at);
+            FNN_NAME(keep_larger)(kind, careful, line, line_at, &pool, &pool_at);
     }
-    FNN_NAME(store)(y, pool);
+    FNN_NAME(store)(y, kind == FNN_POOL_MEAN ? sum / elements : pool);
     if (kind == FNN_POOL_MAX_AT) {
         pool_at += lanes * stride;
         memcpy(at, &pool_at, sizeof at);
@@ -116,45 +146,44 @@ FNN_INLINE FNN_VEC FNN_NAME(max_vector)(int kind, int rows, int columns, int str
     return sum;
 }
 
-FNN_INLINE void FNN_NAME(mean_vector)(int rows, int columns, int stride, const fnn_windows *w, const FNN_REAL *x,
-                                      FNN_REAL *y)
-{
-    FNN_VEC taps[3], sum = FNN_NAME(splat)(0);
-    FNN_UNROLL for (int r = 0; r < rows; r++) {
-        FNN_NAME(pool_read)(columns, stride, x + r * w->line, taps);
-        FNN_UNROLL for (int s = 0; s < columns; s++)
-            sum = r + s ? sum + taps[s] : taps[0];
-    }
-    FNN_NAME(store)(y, sum / FNN_NAME(splat)((FNN_REAL)w->elements));
-}
-
-/* A last vector that is not whole starts earlier, where there is room. */
-FNN_INLINE void FNN_NAME(pool_vectors)(int kind, int rows, int columns, int stride, const fnn_windows *w,
-                                       const FNN_REAL *x, FNN_REAL *y, int64_t *indices)
+/* A last vector of a line that is not whole starts earlier, where there is room. */
+FNN_INLINE FNN_VEC FNN_NAME(pool_vectors)(int kind, int careful, int rows, int columns, int stride, int edges,
+                                          const fnn_windows *w, const FNN_REAL *x, FNN_REAL *y, int64_t *indices)
 {
     const ptrdiff_t n = w->count;
     FNN_VEC sum = FNN_NAME(splat)(0);
-    for (ptrdiff_t v = 0; v < n; v += FNN_LANES) {
-        const ptrdiff_t i = v + FNN_LANES <= n || n < FNN_LANES ? v : n - FNN_LANES;
-        const FNN_REAL *from = x + i * stride;
-        const ptrdiff_t first = w->first + i * stride;
-        int64_t *at = kind == FNN_POOL_MAX_AT ? indices + i : indices;
-        if (kind == FNN_POOL_MEAN)
-            FNN_NAME(mean_vector)(rows, columns, stride, w, from, y + i);
-        else if (w->edge && i == 0)
-            sum += FNN_NAME(max_vector)(kind, rows, columns, stride, 1, w, from, first, y + i, at);
-        else
-            sum += FNN_NAME(max_vector)(kind, rows, columns, stride, 0, w, from, first, y + i, at);
+    for (ptrdiff_t line = 0; line < w->lines; line++) {
+        for (ptrdiff_t v = 0; v < n; v += FNN_LANES) {
+            const ptrdiff_t i = v + FNN_LANES <= n || n < FNN_LANES ? v : n - FNN_LANES;
+            const ptrdiff_t at = line * w->step + i * stride;
+            int64_t *index = kind == FNN_POOL_MAX_AT ? indices + line * n + i : indices;
+            if (edges && ((w->left && i == 0) || (w->right && i + FNN_LANES >= n)))
+                sum += FNN_NAME(pool_vector)(kind, careful, rows, columns, stride, 1, w, i, x + at, w->first + at,
+                                             y + line * n + i, index);
+            else
+                sum += FNN_NAME(pool_vector)(kind, careful, rows, columns, stride, 0, w, i, x + at, w->first + at,
+                                             y + line * n + i, index);
+        }
     }
-    if (kind != FNN_POOL_MEAN && FNN_NAME(has_nan)(sum))
-        FNN_NAME(pool_each)(kind, w, x, y, indices);
+    return sum;
+}
+
+/* Where there is a NaN. */
+FNN_OUTLINE void FNN_NAME(pool_carefully)(int kind, const fnn_windows *w, const FNN_REAL *x, FNN_REAL *y,
+                                          int64_t *indices)
+{
+    FNN_NAME(pool_vectors)(kind, 1, (int)w->rows, (int)w->columns, (int)w->stride, 1, w, x, y, indices);
 }
 
 #define FNN_WINDOWS(kind, rows, columns, stride)                                                                    \
     static void FNN_NAME(pool_##kind##_##rows##x##columns##_##stride)(const fnn_windows *w, const FNN_REAL *x,      \
                                                                     FNN_REAL *y, int64_t *indices)                  \
     {                                                                                                               \
-        FNN_NAME(pool_vectors)(FNN_POOL_##kind, rows, columns, stride, w, x, y, indices);                           \
+        const FNN_VEC sum = w->left || w->right                                                                     \
+            ? FNN_NAME(pool_vectors)(FNN_POOL_##kind, 0, rows, columns, stride, 1, w, x, y, indices)                \
+            : FNN_NAME(pool_vectors)(FNN_POOL_##kind, 0, rows, columns, stride, 0, w, x, y, indices);               \
+        if (FNN_POOL_##kind != FNN_POOL_MEAN && FNN_NAME(has_nan)(sum))                                             \
+            FNN_NAME(pool_carefully)(FNN_POOL_##kind, w, x, y, indices);                                            \
     }
 #define FNN_WINDOWS_OF_ROWS(kind, rows) \
     FNN_WINDOWS(kind, rows, 2, 1) FNN_WINDOWS(kind, rows, 2, 2) \
