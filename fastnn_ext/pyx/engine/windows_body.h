@@ -70,6 +70,26 @@ FNN_INLINE FNN_VEC FNN_NAME(pool_select)(FNN_MASK mask, FNN_VEC a, FNN_VEC b)
     return (FNN_VEC)((mask & (FNN_MASK)a) | (~mask & (FNN_MASK)b));
 }
 
+/* The larger of two numbers, b where they are equal. */
+FNN_INLINE FNN_VEC FNN_NAME(pool_larger)(FNN_VEC a, FNN_VEC b)
+{
+#if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
+    return (FNN_VEC)_mm512_max_ps((__m512)a, (__m512)b);
+#elif FNN_VECTOR_BYTES == 64
+    return (FNN_VEC)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif FNN_VECTOR_BYTES == 32 && FNN_REAL_BITS == 32
+    return (FNN_VEC)_mm256_max_ps((__m256)a, (__m256)b);
+#elif FNN_VECTOR_BYTES == 32
+    return (FNN_VEC)_mm256_max_pd((__m256d)a, (__m256d)b);
+#elif defined(__SSE2__) && FNN_REAL_BITS == 32
+    return (FNN_VEC)_mm_max_ps((__m128)a, (__m128)b);
+#elif defined(__SSE2__)
+    return (FNN_VEC)_mm_max_pd((__m128d)a, (__m128d)b);
+#else
+    return FNN_NAME(larger)(a, b);
+#endif
+}
+
 /* The larger of numbers, or the one that comes first; with `careful`, a NaN is larger than any number. */
 FNN_INLINE void FNN_NAME(keep_larger)(int kind, int careful, FNN_VEC value, FNN_MASK at, FNN_VEC *best,
                                       FNN_MASK *best_at)
@@ -77,6 +97,10 @@ FNN_INLINE void FNN_NAME(keep_larger)(int kind, int careful, FNN_VEC value, FNN_
     FNN_MASK larger;
     if (kind == FNN_POOL_MEAN)
         return;
+    if (kind == FNN_POOL_MAX && !careful) {
+        *best = FNN_NAME(pool_larger)(value, *best);
+        return;
+    }
 #if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
     if (!careful) {
         const __mmask16 above = _mm512_cmp_ps_mask((__m512)value, (__m512)*best, _CMP_GT_OQ);
