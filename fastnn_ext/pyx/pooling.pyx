@@ -37,6 +37,14 @@ cdef extern from "engine/windows.h" nogil:
     void fnn_pool_window_f64(int kind, const Windows *w, const double *x, Py_ssize_t first, double *y, int64_t *index)
     void fnn_pool_windows_f32(int kind, const Windows *windows, const float *x, float *y, int64_t *indices)
     void fnn_pool_windows_f64(int kind, const Windows *windows, const double *x, double *y, int64_t *indices)
+    bint fnn_pool_spread_f32(
+        const float *grad, const int64_t *indices, int64_t first, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t count,
+        float *x,
+    )
+    bint fnn_pool_spread_f64(
+        const double *grad, const int64_t *indices, int64_t first, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t count,
+        double *x,
+    )
 
 cnp.import_array()
 join_pool()
@@ -48,6 +56,7 @@ cdef enum:
     CHANNELS = 256    # of one pixel that are worked on together
     STRIP = 4096      # elements of reduced rows that are worked on together
     LANES = 16        # of the widest vectors
+    PAIRS = 1 << 29   # windows in a row: of fewer, positions from the first one on have 32 bits
     OUTSIDE = 1       # what a job returns that has met a wrong index
 
 cdef double INFINITY = float("inf")
@@ -913,34 +922,80 @@ cdef bint are_inside(const int64_t *indices, Py_ssize_t n, int64_t size) noexcep
     return not outside
 
 
-cdef void scatter(
-    const real *grad_out, const int64_t *indices, Image image, Py_ssize_t windows, bint channels_last, real *grad_x
+cdef inline bint fills_vectors(Py_ssize_t windows) noexcept nogil:
+    """Whether whole vectors do little of a row of windows twice."""
+    return windows == LANES or 2 * windows >= 3 * LANES
+
+
+cdef bint spread_lines(
+    const real *grad_out, const int64_t *indices, Py_ssize_t line, Py_ssize_t first, Py_ssize_t end, Py_ssize_t width,
+    real *grad_x,
+) noexcept nogil:
+    """The windows of 2 x 2 in the rows first .. end; whether they are."""
+    cdef Py_ssize_t at = 2 * first * line
+    grad_out += first * width
+    indices += first * width
+    if real is float:
+        return fnn_pool_spread_f32(grad_out, indices, at, line, end - first, width, grad_x + at)
+    else:
+        return fnn_pool_spread_f64(grad_out, indices, at, line, end - first, width, grad_x + at)
+
+
+cdef bint spread_pairs(
+    const real *grad_out, const int64_t *indices, Image image, Image windows, real *grad_x
+) noexcept nogil:
+    """A plane's gradient where its windows are the usual ones of 2 x 2; False, and nothing promised, elsewhere."""
+    cdef Py_ssize_t line, end = 2 * windows.h * image.w
+    if not (
+        spread_lines(grad_out, indices, image.w, 0, 1, windows.w, grad_x)  # which tells most that are not
+        and spread_lines(grad_out, indices, image.w, 1, windows.h, windows.w, grad_x)
+    ):
+        return False
+    if image.w % 2:
+        for line in range(2 * windows.h):
+            grad_x[(line + 1) * image.w - 1] = 0
+    memset(grad_x + end, 0, (image.h * image.w - end) * sizeof(real))
+    return True
+
+
+cdef int scatter(
+    const real *grad_out, const int64_t *indices, Image image, Image windows, bint channels_last, bint checked,
+    real *grad_x,
 ) noexcept nogil:
     """Add each window's gradient at its maximum, image by image or plane by plane while it is in cache."""
-    cdef Py_ssize_t one, i, c, n, size, stride = 1
+    cdef Py_ssize_t one, i, c, n, size, stride = 1, images = image.n if channels_last else image.n * image.c
+    cdef bint pairs = (
+        not channels_last and windows.h == image.h // 2 and windows.w == image.w // 2 and windows.h > 0
+        and fills_vectors(windows.w) and windows.w < PAIRS
+    )
     if channels_last:
         stride = image.c
     size = image.h * image.w * stride
-    n = windows * stride
-    for one in range(image.n if channels_last else image.n * image.c):
-        memset(grad_x, 0, size * sizeof(real))
-        if channels_last:
-            for i in range(windows):
-                for c in range(stride):
-                    grad_x[indices[i * stride + c] * stride + c] += grad_out[i * stride + c]
-        else:
-            for i in range(n):
-                grad_x[indices[i]] += grad_out[i]
+    n = windows.h * windows.w * stride
+    for one in range(images):
+        pairs = pairs and spread_pairs(grad_out, indices, image, windows, grad_x)
+        if not pairs:
+            if not checked and not are_inside(indices, (images - one) * n, <int64_t> (image.h * image.w)):
+                return OUTSIDE
+            checked = True
+            memset(grad_x, 0, size * sizeof(real))
+            if channels_last:
+                for i in range(windows.h * windows.w):
+                    for c in range(stride):
+                        grad_x[indices[i * stride + c] * stride + c] += grad_out[i * stride + c]
+            else:
+                for i in range(n):
+                    grad_x[indices[i]] += grad_out[i]
         grad_x += size
         grad_out += n
         indices += n
+    return 0
 
 
 cdef struct Scatter:
     bint single, channels_last
     bint checked        # whether every index is known to be inside of its plane
-    Image image
-    Py_ssize_t windows  # of a plane
+    Image image, windows
     Py_ssize_t images   # of a part
     const void *grad_out
     const int64_t *indices
@@ -956,23 +1011,17 @@ cdef int scatter_part(void *context, Py_ssize_t part) noexcept nogil:
         image.n *= image.c
         image.c = 1
     image.n = smaller(call.images, image.n - first)
-    at = first * image.c * call.windows
+    at = first * image.c * call.windows.h * call.windows.w
     to = first * image.c * image.h * image.w
-    if not call.checked and not are_inside(
-        call.indices + at, image.n * image.c * call.windows, <int64_t> (image.h * image.w)
-    ):
-        return OUTSIDE
     if call.single:
-        scatter[float](
+        return scatter[float](
             <const float *> call.grad_out + at, call.indices + at, image, call.windows, call.channels_last,
-            <float *> call.grad_x + to,
+            call.checked, <float *> call.grad_x + to,
         )
-    else:
-        scatter[double](
-            <const double *> call.grad_out + at, call.indices + at, image, call.windows, call.channels_last,
-            <double *> call.grad_x + to,
-        )
-    return 0
+    return scatter[double](
+        <const double *> call.grad_out + at, call.indices + at, image, call.windows, call.channels_last, call.checked,
+        <double *> call.grad_x + to,
+    )
 
 
 def max_pool2d_backward(grad_out, indices, input_shape, *, layout="NCHW", out=None):
@@ -1011,7 +1060,7 @@ def max_pool2d_backward(grad_out, indices, input_shape, *, layout="NCHW", out=No
     cdef Py_ssize_t images = image.n if last else image.n * image.c
     cdef int failed
     call.single, call.channels_last = PyArray_TYPE(grad_x) == cnp.NPY_FLOAT32, last
-    call.image, call.windows = image, windows.h * windows.w
+    call.image, call.windows = image, windows
     call.grad_out, call.indices = PyArray_DATA(<cnp.ndarray> grad_out), <int64_t *> PyArray_DATA(<cnp.ndarray?> indices)
     call.grad_x = PyArray_DATA(grad_x)
     call.images = larger(PART // larger(image.h * image.w * (image.c if last else 1), 1), 1)

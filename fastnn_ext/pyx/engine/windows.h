@@ -27,6 +27,10 @@ typedef struct {
     ptrdiff_t room;          /* how many of the last line on can be read and written: a whole vector, where it allows */
 } fnn_windows;
 
+#if FNN_VECTOR_BYTES
+typedef int64_t fnn_vec_positions __attribute__((vector_size(FNN_VECTOR_BYTES)));
+#endif
+
 #define FNN_REAL float
 #define FNN_INT int32_t
 #define FNN_REAL_BITS 32

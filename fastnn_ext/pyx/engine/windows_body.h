@@ -44,6 +44,9 @@ FNN_STATIC void FNN_NAME(pool_each)(int kind, const fnn_windows *w, const FNN_RE
 #define FNN_EVEN(lane, s) (2 * (lane))
 #define FNN_ODD(lane, s) (2 * (lane) + 1)
 #define FNN_LANE(lane, s) (lane)
+/* The lanes of two vectors in turn: the first half and the second one. */
+#define FNN_MIX_LOW(lane, s) ((lane) / 2 + (lane) % 2 * FNN_LANES)
+#define FNN_MIX_HIGH(lane, s) ((lane) / 2 + (lane) % 2 * FNN_LANES + FNN_LANES / 2)
 #if defined(__clang__)
 #define FNN_SHUFFLE(a, b, lanes) __builtin_shufflevector(a, b, FNN_JOIN(FNN_EACH_, FNN_LANES)(lanes, 0))
 #else
@@ -245,11 +248,88 @@ FNN_STATIC void FNN_NAME(pool_windows)(int kind, const fnn_windows *w, const FNN
     FNN_NAME(pool_each)(kind, w, x, y, indices);
 }
 
+/* Narrower vectors of float64 are slower than one number after the other. */
+#define FNN_SPREADS (FNN_LANES > 1 && (FNN_REAL_BITS == 32 || FNN_VECTOR_BYTES == 64))
+
+#if FNN_SPREADS
+
+/* Where the maxima of as many windows as there are lanes are behind `start`, in fewer bits: right where `far`, to which
+ * they are added bit by bit, has none behind these. */
+FNN_INLINE FNN_MASK FNN_NAME(pool_narrow)(const int64_t *indices, int64_t start, fnn_vec_positions *far)
+{
+    enum { EACH = FNN_VECTOR_BYTES / 8 };
+    fnn_vec_positions part[FNN_LANES / EACH];
+    FNN_INT lanes[FNN_LANES];
+    FNN_MASK at;
+    FNN_UNROLL for (int i = 0; i < FNN_LANES / EACH; i++) {
+        memcpy(part + i, indices + i * EACH, sizeof *part);
+        part[i] -= start;
+        *far |= part[i];
+    }
+#if FNN_REAL_BITS == 64
+    (void)lanes;
+    at = part[0];
+#elif FNN_VECTOR_BYTES == 64
+    (void)lanes;
+    at = (FNN_MASK)_mm512_castsi256_si512(_mm512_cvtepi64_epi32((__m512i)part[0]));
+    at = (FNN_MASK)_mm512_inserti64x4((__m512i)at, _mm512_cvtepi64_epi32((__m512i)part[1]), 1);
+#else
+    FNN_UNROLL for (int q = 0; q < FNN_LANES; q++)
+        lanes[q] = (FNN_INT)part[q / EACH][q % EACH];
+    memcpy(&at, lanes, sizeof at);
+#endif
+    return at;
+}
+
+#endif
+
+/* Pairs of lines of a plane from the gradients of windows of 2 x 2, `lines` times `count`, the first of which begins at
+ * `first` in its plane; whether all maxima are in their windows. A gradient of -0 becomes 0, as if added. A last vector
+ * that is not whole starts earlier; there must be one that is. Nothing is done where vectors do not help. */
+FNN_STATIC int FNN_NAME(pool_spread)(const FNN_REAL *grad, const int64_t *indices, int64_t first, ptrdiff_t line,
+                                     ptrdiff_t lines, ptrdiff_t count, FNN_REAL *x)
+{
+#if FNN_SPREADS
+    const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, none = lanes - lanes;
+    FNN_MASK lost = none;
+    fnn_vec_positions far = {0};
+    int64_t bits = 0;
+    for (ptrdiff_t p = 0; p < lines; p++) {
+        for (ptrdiff_t v = 0; v < count; v += FNN_LANES) {
+            const ptrdiff_t q = v + FNN_LANES <= count ? v : count - FNN_LANES, from = p * count + q;
+            const ptrdiff_t to = 2 * (p * line + q);
+            const FNN_MASK at = FNN_NAME(pool_narrow)(indices + from, first + to, &far) - 2 * lanes;
+            const FNN_VEC value = FNN_NAME(load)(grad + from) + FNN_NAME(splat)(0);
+            FNN_MASK found = none;
+            FNN_UNROLL for (int r = 0; r < 2; r++) {
+                const FNN_MASK is_even = at == none + (FNN_INT)(r * line);
+                const FNN_MASK is_odd = at == none + (FNN_INT)(r * line + 1);
+                const FNN_VEC even = (FNN_VEC)(is_even & (FNN_MASK)value), odd = (FNN_VEC)(is_odd & (FNN_MASK)value);
+                FNN_NAME(store)(x + to + r * line, FNN_SHUFFLE(even, odd, FNN_MIX_LOW));
+                FNN_NAME(store)(x + to + r * line + FNN_LANES, FNN_SHUFFLE(even, odd, FNN_MIX_HIGH));
+                found |= is_even | is_odd;
+            }
+            lost |= ~found;
+        }
+    }
+    for (int q = 0; q < FNN_VECTOR_BYTES / 8; q++)
+        bits |= far[q] >> 31;
+    for (int q = 0; q < FNN_LANES; q++)
+        bits |= lost[q];
+    return bits == 0;
+#else
+    return (void)grad, (void)indices, (void)first, (void)line, (void)lines, (void)count, (void)x, 0;
+#endif
+}
+
+#undef FNN_SPREADS
 #undef FNN_VEC
 #undef FNN_MASK
 #undef FNN_EVEN
 #undef FNN_ODD
 #undef FNN_LANE
+#undef FNN_MIX_LOW
+#undef FNN_MIX_HIGH
 #undef FNN_SHUFFLE
 #undef FNN_REAL
 #undef FNN_INT
