@@ -85,7 +85,7 @@ FNN_INLINE FNN_REAL FNN_NAME(lift)(void)
     return FNN_C(1.0) / FNN_EXP_LOWERED;
 }
 
-/* The same for any x <= 0. */
+/* 2^FNN_EXP_LIFT e^x for any x <= 0. */
 FNN_INLINE FNN_REAL FNN_NAME(lifted_exp)(FNN_REAL x)
 {
     return FNN_NAME(lifted)(FNN_C(1.0), FNN_EXP_END > x ? FNN_EXP_END : x);
