@@ -505,6 +505,53 @@ print(json.dumps([*seen, threads.workers()]))
     assert answer(code, FASTNN_NUM_THREADS="4") == [0, 0]
 
 
+PLACES = """
+import json
+libc = __import__("ctypes").CDLL(None)
+threads = lambda: {int(one) for one in os.listdir("/proc/self/task")}
+others = threads()
+compute()
+worker = (threads() - others).pop()
+
+def compute_in_one_place():
+    # the worker registers itself in the first job that it takes part in; the system may move the caller at any moment
+    for _ in range(1000):
+        before = libc.sched_getcpu()
+        compute()
+        if libc.sched_getcpu() == before and os.sched_getaffinity(worker) != allowed:
+            return before
+
+allowed = os.sched_getaffinity(0)
+"""
+
+
+@compiled
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs an affinity")
+@pytest.mark.skipif(_threads._affinity() < 2, reason="needs two processors")
+def test_a_worker_is_not_woken_on_the_processor_of_its_caller():
+    code = """
+place = compute_in_one_place()
+print(json.dumps([place, sorted(allowed), sorted(os.sched_getaffinity(worker))]))
+"""
+    place, allowed, places = answer(SETUP + PLACES + code, FASTNN_NUM_THREADS="2")
+    assert places == [one for one in allowed if one != place]
+
+
+@compiled
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs an affinity")
+@pytest.mark.skipif(_threads._affinity() < 2, reason="needs two processors")
+def test_a_caller_with_one_processor_leaves_the_workers_theirs():
+    code = """
+compute_in_one_place()
+before = os.sched_getaffinity(worker)
+for one in allowed:
+    os.sched_setaffinity(0, [one])
+    assert compute() == expected
+    assert os.sched_getaffinity(worker) == before
+"""
+    runs(SETUP + PLACES + code, FASTNN_NUM_THREADS="2")
+
+
 @compiled
 def test_a_count_of_the_thread_is_what_its_kernels_use():
     code = (

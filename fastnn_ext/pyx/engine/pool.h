@@ -25,6 +25,9 @@
 #endif
 #endif
 #if FNN_HAS_WORKERS
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #include <signal.h>
 #endif
 
@@ -153,6 +156,11 @@ static int fnn_run_nested(fnn_task task, void *context, ptrdiff_t chunks, fnn_po
 /* ---- workers ---- */
 
 #if FNN_HAS_WORKERS
+typedef struct fnn_worker_self { /* on the worker's stack, which never ends */
+    pthread_t thread;
+    const struct fnn_worker_self *next;
+} fnn_worker_self;
+
 typedef struct {
     pthread_mutex_t mutex;
     pthread_cond_t work, done;
@@ -160,6 +168,8 @@ typedef struct {
     fnn_job *job;      /* that job, once it is open to workers */
     int workers;       /* that exist */
     unsigned opened;   /* counts jobs */
+    const fnn_worker_self *started; /* those of the workers that have begun */
+    int avoided;       /* the processor that all of them are kept off; -1: none */
 } fnn_pool_state;
 
 static FNN_THREAD_LOCAL fnn_job *fnn_job_held; /* with which the thread has the pool */
@@ -191,6 +201,9 @@ static void *fnn_worker(void *unused)
     (void)unused;
     fnn_is_worker = 1;
     pthread_mutex_lock(&pool->mutex);
+    const fnn_worker_self self = {pthread_self(), pool->started};
+    pool->started = &self;
+    pool->avoided = -1;
     for (;;) {
         while (pool->job == NULL || pool->job->wanted == 0)
             pthread_cond_wait(&pool->work, &pool->mutex);
@@ -232,12 +245,33 @@ static void fnn_pool_grow(int count)
     pthread_attr_destroy(&attributes);
 }
 
+/* Keeps the workers off the caller's processor, where a woken one would wait for milliseconds until the caller is
+ * through. Linux does put it there where it takes no other processor for idle: in a virtual machine whose host has
+ * stopped the idle ones. Nothing is asked of the system as long as the caller stays where it is. Needs the mutex. */
+static void fnn_pool_place(void)
+{
+#if defined(__linux__)
+    const int here = sched_getcpu();
+    cpu_set_t others;
+    if (here == fnn_state.avoided || here < 0 || here >= CPU_SETSIZE
+        || pthread_getaffinity_np(pthread_self(), sizeof others, &others) != 0)
+        return;
+    CPU_CLR(here, &others);
+    if (CPU_COUNT(&others) == 0)
+        return;
+    for (const fnn_worker_self *worker = fnn_state.started; worker != NULL; worker = worker->next)
+        pthread_setaffinity_np(worker->thread, sizeof others, &others);
+    fnn_state.avoided = here;
+#endif
+}
+
 static void fnn_pool_open(fnn_job *job, int helpers)
 {
     fnn_pool_state *const pool = &fnn_state;
     fegetenv(&job->floating);
     pthread_mutex_lock(&pool->mutex);
     fnn_pool_grow(helpers);
+    fnn_pool_place();
     helpers = helpers < pool->workers ? helpers : pool->workers;
     job->wanted = helpers;
     pool->job = fnn_job_held = job;
