@@ -75,6 +75,7 @@ def test_every_kernel_has_the_same_bits(backend, kernel):
 CONVOLUTIONS = {
     "images": ({"n": 6, "c": 16, "h": 26, "w": 26, "k": 24, "r": 3, "s": 3}, {}),
     "one image": ({"n": 1, "c": 16, "h": 40, "w": 40, "k": 70, "r": 3, "s": 3}, {}),
+    "images of few channels": ({"n": 23, "c": 3, "h": 24, "w": 24, "k": 6, "r": 5, "s": 5}, {}),
     "strides and groups": (
         {"n": 5, "c": 8, "h": 35, "w": 35, "k": 16, "r": 5, "s": 5},
         {"stride": 2, "padding": 2, "groups": 2},
@@ -137,6 +138,7 @@ def test_convolutions_in_parts_are_right_and_have_the_same_bits(backend, name, w
 PRODUCTS = [
     (1, 4000, 3503),
     (3, 1700, 3001),
+    (33, 787, 131),
     (7, 3000, 700),
     (257, 321, 641),
     (1025, 330, 97),

@@ -468,13 +468,14 @@ cdef inline Py_ssize_t lanes_of_number(const Call *call) noexcept nogil:
     return LANES_F32 if call.single else LANES_F64
 
 
-cdef Py_ssize_t divide_images(Call *call) noexcept nogil:
-    """Set how many images are a part; how many parts there are."""
-    cdef Py_ssize_t images = call.conv.images
-    cdef double parts = work_of(call.conv) / PART
+cdef Py_ssize_t divide_images(Call *call, int threads) noexcept nogil:
+    """Set how many images are a part; how many parts there are, on which no number depends."""
+    cdef Py_ssize_t images = call.conv.images, parts
+    cdef double wanted = max(work_of(call.conv) / PART, 1)
     call.images = fnn_max(images, 1)
-    if parts > 1:
-        call.images = fnn_parts(images, <Py_ssize_t> parts) if parts < images else 1
+    if images > 1:
+        parts = <Py_ssize_t> wanted if wanted < images else images
+        call.images = fnn_parts(images, fnn_min(fnn_parts(parts, threads) * threads, images))
     return fnn_parts(images, call.images)
 
 
@@ -793,7 +794,7 @@ cdef int run_forward(Call *call) noexcept nogil:
         w.source, w.bias, w.result = call.x, call.bias, call.y
         w.kernels, w.is_transformed = <void *> call.transformed, call.transformed != NULL
         return run_winograd(&w, threads)
-    parts = divide_images(call)
+    parts = divide_images(call, threads)
     if call.images == 1 and call.conv.channels_last:
         if call.conv.images == 1 and set_forward(&job, call.conv) and is_product(&job, True):
             return forward_part(call, 0)  # which is cut where the product is
@@ -876,7 +877,7 @@ cdef int run_backward(Call *call) noexcept nogil:
         call.of_weight = divide_weights(call, threads)
     parts = call.of_weight + 1
     if call.grad_x != NULL:
-        parts += divide_images(call)
+        parts += divide_images(call, threads)
     return run(backward_part, call, parts, threads)
 
 

@@ -719,7 +719,7 @@ cdef int call_pool(Pool *pool, bint is_max, cnp.ndarray x, cnp.ndarray y, object
         failed = pool_of(pool, is_max, single, <void *> call.source, call.target, positions)
     else:
         with nogil:
-            failed = run(pool_part, &call, divide(&call), team(elements_of(pool), SHARE))
+            failed = run(pool_part, &call, divide(&call), team(work_of(pool), SHARE))
     return raise_if(failed, "pooling")
 
 
@@ -737,8 +737,10 @@ cdef struct Call:
     int64_t *indices
 
 
-cdef inline double elements_of(const Pool *pool) noexcept nogil:
-    return <double> pool.images * pool.channels * pool.rows.length * pool.columns.length
+cdef inline double work_of(const Pool *pool) noexcept nogil:
+    """How many numbers are in all windows, or in the planes if those are more."""
+    cdef double taps = <double> pool.rows.taps * pool.columns.taps * pool.rows.outputs * pool.columns.outputs
+    return <double> pool.images * pool.channels * max(taps, <double> pool.rows.length * pool.columns.length)
 
 
 cdef Py_ssize_t divide(Call *call) noexcept nogil:
@@ -901,7 +903,7 @@ def avg_pool2d_backward(
     )
     cdef int failed
     with nogil:
-        failed = run(spread_part, &call, divide(&call), team(elements_of(&pool), SHARE))
+        failed = run(spread_part, &call, divide(&call), team(work_of(&pool), SHARE))
     raise_if(failed, "avg_pool2d_backward")
     return grad_x if output is None else output.deliver()
 

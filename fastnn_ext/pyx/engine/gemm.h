@@ -88,9 +88,11 @@ enum {
 #define FNN_COST_DOT 1.1
 #define FNN_COST_LANES_SUM 4
 
-/* Threads, in the same unit: what it costs a part to read and pack a vector that other parts read as well, and how much
- * work a thread must have, for one part and for two. */
+/* Threads, in the same unit: what it costs a part to read and pack a vector that other parts read as well; what it costs
+ * that a row of the result changes from one part to the next, where processors take the lines from each other, also those
+ * that they only fetch ahead; and how much work a thread must have, for one part and for two. */
 #define FNN_COST_READ 10.0
+#define FNN_COST_BORDER 300.0
 #define FNN_TEAM_WORK 1e5
 #define FNN_TWO_PARTS_WORK 16e6
 #define FNN_POLL_AFTER 3e7 /* multiply-adds */

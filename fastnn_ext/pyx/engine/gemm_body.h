@@ -724,9 +724,9 @@ static double FNN_NAME(part_cost)(const FNN_NAME(gemm_args) *g, const fnn_gemm_p
     return cost;
 }
 
-/* About `pieces` parts, rows by columns as packing costs least. */
+/* About `pieces` parts, rows by columns as the threads are through with them soonest. */
 static FNN_NAME(gemm_parts) FNN_NAME(gemm_divide)(const FNN_NAME(gemm_args) *g, const fnn_gemm_plan *plan,
-                                                  ptrdiff_t pieces)
+                                                  ptrdiff_t pieces, int threads)
 {
     const int tiles = plan->form == FNN_FORM_TILES;
     const ptrdiff_t row_unit = tiles ? plan->rows : FNN_DOT_ROWS, col_unit = tiles ? plan->vecs * FNN_LANES : FNN_DIVIDE_COLS;
@@ -736,7 +736,10 @@ static FNN_NAME(gemm_parts) FNN_NAME(gemm_divide)(const FNN_NAME(gemm_args) *g, 
         const ptrdiff_t rows = fnn_even_part(g->m, fnn_parts(g->m, down), row_unit);
         const ptrdiff_t cols = fnn_even_part(g->n, fnn_parts(g->n, fnn_parts(pieces, down)), col_unit);
         const ptrdiff_t across = fnn_parts(g->n, cols), parts = fnn_parts(g->m, rows) * across;
-        const double cost = (double)parts * FNN_NAME(part_cost)(g, plan, rows, cols);
+        /* in rows of the result as it lies in memory */
+        const ptrdiff_t borders = plan->swap ? g->n * (parts / across - 1) : g->m * (across - 1);
+        const double cost = (double)fnn_parts(parts, threads) * FNN_NAME(part_cost)(g, plan, rows, cols)
+            + FNN_COST_BORDER * (double)borders / threads;
         if (least < 0 || cost < least) {
             least = cost;
             best.rows = rows, best.cols = cols, best.across = across;
@@ -771,7 +774,8 @@ FNN_STATIC int FNN_NAME(gemm)(const FNN_NAME(gemm_args) *args)
     const int threads = fnn_team(work, FNN_TEAM_WORK);
     const FNN_NAME(gemm_args) o = plan.swap ? FNN_NAME(gemm_transposed)(args) : *args;
     const FNN_NAME(gemm_args) normal = FNN_NAME(gemm_normal)(&o);
-    FNN_NAME(gemm_parts) parts = FNN_NAME(gemm_divide)(&normal, &plan, FNN_NAME(gemm_pieces)(&plan, work, threads));
+    FNN_NAME(gemm_parts) parts
+        = FNN_NAME(gemm_divide)(&normal, &plan, FNN_NAME(gemm_pieces)(&plan, work, threads), threads);
     parts.args = args;
     if (plan.swap) {
         const ptrdiff_t rows = parts.rows;

@@ -1,8 +1,8 @@
 /* The pool of worker threads behind parallel.h.
  *
  * One for the process, since only one module (threads.pyx) includes this. Workers are created when they are first
- * needed and sleep when idle; they spin for a few microseconds before, in which the next kernel of a network often
- * comes, and no longer, since a spinning thread takes the processor from everything else in the process.
+ * needed and sleep when idle. Before that they stay awake for as long as it takes to wake them, in which the next kernel
+ * of a network often comes, but after a few microseconds they let every other thread have the processor.
  *
  * One job has the pool at a time. A job of another Python thread runs on its own thread then: two callers on two
  * processors already use both. So does a job that is begun inside a chunk.
@@ -25,13 +25,12 @@
 #endif
 #endif
 #if FNN_HAS_WORKERS
-#if defined(__linux__)
 #include <sched.h>
-#endif
 #include <signal.h>
 #endif
 
-enum { FNN_POOL_SPIN_US = 4, FNN_POOL_STACK = 4 << 20 };
+/* How long a thread with nothing to do stays awake, and how long it keeps its processor to itself of that. */
+enum { FNN_POOL_AWAKE_US = 50, FNN_POOL_SPIN_US = 4, FNN_POOL_STACK = 4 << 20 };
 
 typedef struct {
     fnn_task task;
@@ -195,6 +194,17 @@ static void fnn_pause(void)
 #endif
 }
 
+/* A moment of waiting, at first for itself, then with the processor for whoever asks for it; 0 from `end` on. */
+static int fnn_stay_awake(int64_t end)
+{
+    const int64_t left = end - fnn_nanoseconds();
+    if (left > (FNN_POOL_AWAKE_US - FNN_POOL_SPIN_US) * 1000)
+        fnn_pause();
+    else
+        sched_yield();
+    return left > 0;
+}
+
 static void *fnn_worker(void *unused)
 {
     fnn_pool_state *const pool = &fnn_state;
@@ -218,9 +228,9 @@ static void *fnn_worker(void *unused)
         if (FNN_LEAVE(job->inside) == 0)
             pthread_cond_signal(&pool->done);
         pthread_mutex_unlock(&pool->mutex);
-        const int64_t end = fnn_nanoseconds() + FNN_POOL_SPIN_US * 1000;
-        while (FNN_READ(pool->opened) == seen && fnn_nanoseconds() < end)
-            fnn_pause();
+        const int64_t end = fnn_nanoseconds() + FNN_POOL_AWAKE_US * 1000;
+        while (FNN_READ(pool->opened) == seen && fnn_stay_awake(end))
+            ;
         pthread_mutex_lock(&pool->mutex);
     }
     return NULL;
@@ -296,9 +306,9 @@ static void fnn_pool_wait(const fnn_job *job)
 
 static void fnn_pool_spin(const fnn_job *job)
 {
-    const int64_t end = fnn_nanoseconds() + FNN_POOL_SPIN_US * 1000;
-    while (FNN_READ(job->inside) > 0 && fnn_nanoseconds() < end)
-        fnn_pause();
+    const int64_t end = fnn_nanoseconds() + FNN_POOL_AWAKE_US * 1000;
+    while (FNN_READ(job->inside) > 0 && fnn_stay_awake(end))
+        ;
 }
 
 /* Lets nobody in any more and waits, with a look for signals now and then, until all are out. */

@@ -210,14 +210,22 @@ FNN_INLINE FNN_REAL FNN_NAME(softplus)(FNN_REAL x)
     return (x > minus_abs ? x : FNN_C(0.0)) + (minus_abs < FNN_EXP_MIN ? FNN_C(0.0) : y);
 }
 
-/* x / (1 + e) or, for negative x, -y / (1 + e) = -(y - y e / (1 + e)) with e = e^-|x| and y = |x| e, 0 where e is 0. */
+/* x / (1 + e) or, for negative x, -y / (1 + e) = -(y - y e / (1 + e)) with e = e^-|x| and y = |x| e, 0 where e is 0. What
+ * y = |x| 2^n (1 + p) loses to rounding goes with the smaller term. */
 FNN_INLINE FNN_REAL FNN_NAME(silu)(FNN_REAL x)
 {
     const FNN_REAL minus_abs = FNN_NAME(minus_abs_to_end)(x);
-    const FNN_REAL e = FNN_NAME(lifted)(FNN_C(1.0), minus_abs) * FNN_EXP_LOWERED;
-    const FNN_REAL y = FNN_NAME(lifted)(-minus_abs, minus_abs) * FNN_EXP_LOWERED;
+    FNN_REAL shifted;
+    const FNN_REAL r = FNN_NAME(reduce)(minus_abs, FNN_BIAS + FNN_EXP_LIFT, &shifted);
+    const FNN_REAL p = r + r * r * FNN_NAME(exp_tail)(r);
+    const FNN_REAL lifted = FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
+    const FNN_REAL e = (lifted + lifted * p) * FNN_EXP_LOWERED;
     const FNN_REAL ratio = FNN_NAME(by_sign)(x, x, e) / (FNN_C(1.0) + e);
-    return FNN_NAME(with_sign)(FNN_NAME(by_sign)(x, ratio, y - y * ratio), x);
+    const FNN_REAL factor = -minus_abs * lifted;
+    const FNN_REAL y = factor + factor * p;
+    const FNN_REAL lost = (factor - y) + factor * p;
+    const FNN_REAL left = (y - (y * ratio - (lost - lost * ratio))) * FNN_EXP_LOWERED;
+    return FNN_NAME(with_sign)(FNN_NAME(by_sign)(x, ratio, left), x);
 }
 
 /* x tanh(softplus(x)) = x n / (n + d), n = w (w + 2) for w = e^x, d = 2, both over w^2 where x > 0. */
