@@ -224,8 +224,8 @@ FNN_INLINE FNN_REAL FNN_NAME(silu)(FNN_REAL x)
     const FNN_REAL factor = -minus_abs * lifted;
     const FNN_REAL y = factor + factor * p;
     const FNN_REAL lost = (factor - y) + factor * p;
-    const FNN_REAL left = (y - (y * ratio - (lost - lost * ratio))) * FNN_EXP_LOWERED;
-    return FNN_NAME(with_sign)(FNN_NAME(by_sign)(x, ratio, left), x);
+    const FNN_REAL left = (y - (y * ratio - (lost - lost * ratio))) * -FNN_EXP_LOWERED;
+    return FNN_NAME(by_sign)(x, ratio, left);
 }
 
 /* x tanh(softplus(x)) = x n / (n + d), n = w (w + 2) for w = e^x, d = 2, both over w^2 where x > 0. */
