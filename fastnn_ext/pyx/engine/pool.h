@@ -256,8 +256,8 @@ static void fnn_pool_grow(int count)
 }
 
 /* Keeps the workers off the caller's processor, where a woken one would wait for milliseconds until the caller is
- * through. Linux does put it there where it takes no other processor for idle: in a virtual machine whose host has
- * stopped the idle ones. Nothing is asked of the system as long as the caller stays where it is. Needs the mutex. */
+ * through. Linux was seen to put it there in a virtual machine with another processor idle. Nothing is asked of the
+ * system as long as the caller stays where it is. Needs the mutex. */
 static void fnn_pool_place(void)
 {
 #if defined(__linux__)
