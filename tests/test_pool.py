@@ -27,6 +27,10 @@ LARGE = 2**18 + 2**12 + 19
 
 compiled = pytest.mark.skipif(_threads._pool.__class__ is _threads._NoPool, reason="no kernel is compiled")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and signals")
+two_processors = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or _threads._affinity() < 2,
+    reason="needs an affinity with two processors",
+)
 of_cython = pytest.mark.backends(having=lambda backend: backend.id.startswith("cython"))
 
 
@@ -508,8 +512,8 @@ print(json.dumps([*seen, threads.workers()]))
 
 
 PLACES = """
-import json
-libc = __import__("ctypes").CDLL(None)
+import ctypes, json
+libc = ctypes.CDLL(None)
 threads = lambda: {int(one) for one in os.listdir("/proc/self/task")}
 others = threads()
 compute()
@@ -528,8 +532,7 @@ allowed = os.sched_getaffinity(0)
 
 
 @compiled
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs an affinity")
-@pytest.mark.skipif(_threads._affinity() < 2, reason="needs two processors")
+@two_processors
 def test_a_worker_is_not_woken_on_the_processor_of_its_caller():
     code = """
 place = compute_in_one_place()
@@ -540,8 +543,7 @@ print(json.dumps([place, sorted(allowed), sorted(os.sched_getaffinity(worker))])
 
 
 @compiled
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs an affinity")
-@pytest.mark.skipif(_threads._affinity() < 2, reason="needs two processors")
+@two_processors
 def test_a_caller_with_one_processor_leaves_the_workers_theirs():
     code = """
 compute_in_one_place()
