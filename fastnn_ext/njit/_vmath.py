@@ -28,6 +28,8 @@ class _Constants(NamedTuple):
     ln2_lo: np.floating
     exp_min: np.floating
     exp_max: np.floating
+    exp_end: np.floating
+    exp_lowered: np.floating
     saturation: np.floating
     tiny: np.floating
     erf_max: np.floating
@@ -42,6 +44,7 @@ class _Constants(NamedTuple):
     log_offset: np.floating  # power + bias
     denormal_log_offset: np.floating  # the same after scaling by power
     exp_shifter: np.floating  # 1.5 * power + 2 * bias
+    lifted_shifter: np.floating  # 1.5 * power + bias + exp_lift
     expm1_shifter: np.floating  # 1.5 * power + bias - 1
     tanh_shifter: np.floating  # 1.5 * power + bias
     times_exp_min: np.floating  # below, x * e**x rounds to 0
@@ -58,7 +61,7 @@ class _Constants(NamedTuple):
     sqrt2: np.floating
 
 
-def _make_constants(real: type[np.floating], mantissa_bits: int, bias: int, **others: Any) -> _Constants:
+def _make_constants(real: type[np.floating], mantissa_bits: int, bias: int, exp_lift: int, **others: Any) -> _Constants:
     """All constants with their reals as `real`, those that follow from the format included."""
 
     def typed(value: Any) -> Any:
@@ -74,6 +77,8 @@ def _make_constants(real: type[np.floating], mantissa_bits: int, bias: int, **ot
         "log_offset": power + bias,
         "denormal_log_offset": power + bias + mantissa_bits,
         "exp_shifter": 1.5 * power + 2 * bias,
+        "exp_lowered": 2.0**-exp_lift,
+        "lifted_shifter": 1.5 * power + bias + exp_lift,
         "expm1_shifter": 1.5 * power + bias - 1,
         "tanh_shifter": 1.5 * power + bias,
         "times_exp_min": others["exp_min"] - 8,
@@ -98,6 +103,7 @@ _F32 = _make_constants(
     np.float32,
     mantissa_bits=23,
     bias=127,
+    exp_lift=32,
     sqrt_half=0x3F3504F3,
     head=0xFFFFF000,
     min_normal=1.17549435e-38,
@@ -105,6 +111,7 @@ _F32 = _make_constants(
     ln2_lo=1.42860682e-6,
     exp_min=-104.0,
     exp_max=89.0,
+    exp_end=-110.210396,
     saturation=18.0,
     tiny=1.49011612e-8,
     erf_max=4.0,
@@ -131,6 +138,7 @@ _F64 = _make_constants(
     np.float64,
     mantissa_bits=52,
     bias=1023,
+    exp_lift=64,
     sqrt_half=0x3FE6A09E667F3BCD,
     head=-0x8000000,
     min_normal=2.2250738585072014e-308,
@@ -138,6 +146,7 @@ _F64 = _make_constants(
     ln2_lo=2.8235290563031577e-13,
     exp_min=-746.0,
     exp_max=710.0,
+    exp_end=-753.45098523,
     saturation=38.0,
     tiny=2.7755575615628914e-17,
     erf_max=6.0,
@@ -287,6 +296,22 @@ def _reduced_log(f, k):
 
 
 @_part
+def _lifted_parts(x):
+    """p and scale with 2**exp_lift * e**x = scale * (1 + p), for exp_end <= x <= 0."""
+    c = _constants(x)
+    r, shifted = _reduce(x, c.lifted_shifter)
+    return r + r * r * _polynomial(r, c.exp_tail), _real(_bits(shifted) << c.mantissa_bits, x)
+
+
+@_part
+def _minus_abs_to_end(x):
+    """-|x|, or exp_end if that is larger."""
+    c = _constants(x)
+    a = abs(x)
+    return -(-c.exp_end if -c.exp_end < a else a)
+
+
+@_part
 def _minus_abs(x):
     """-|x|, constant from the saturation on."""
     c = _constants(x)
@@ -403,11 +428,15 @@ def softplus(x):
 @_inlined
 def silu(x):
     c = _constants(x)
-    e = c.zero if x < c.exp_min else _exp_minus_abs(x)
-    y = _times_exp(x)
-    middle = x if x > c.zero else y
-    ratio = (e if x < -c.one else middle) / (c.one + e)
-    return y - y * ratio if x < -c.one else ratio
+    minus_abs = _minus_abs_to_end(x)
+    p, scale = _lifted_parts(minus_abs)
+    e = (scale + scale * p) * c.exp_lowered
+    ratio = (x if x >= c.zero else e) / (c.one + e)
+    factor = -minus_abs * scale
+    y = factor + factor * p
+    lost = (factor - y) + factor * p
+    left = (y - (y * ratio - (lost - lost * ratio))) * -c.exp_lowered
+    return ratio if x >= c.zero else left
 
 
 @_inlined

@@ -27,6 +27,13 @@
 #error "fastnn needs float arithmetic in float precision (on 32-bit x86: -msse2 -mfpmath=sse)"
 #endif
 
+/* Products and sums are fused by the compiler: the processor has an instruction for it. */
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define FNN_FUSED 1
+#else
+#define FNN_FUSED 0
+#endif
+
 #if defined(__GNUC__)
 #define FNN_INLINE static inline __attribute__((always_inline))
 #elif defined(_MSC_VER)

@@ -69,14 +69,23 @@ FNN_INLINE FNN_REAL FNN_NAME(reduced_log)(FNN_REAL f, FNN_REAL k)
     return k * FNN_LN2_HI + (f - (FNN_C(0.5) * square - tail));
 }
 
-/* 2^FNN_EXP_LIFT e^x, or factor times that, for FNN_EXP_END <= x <= 0. Lifted, 2^n is a normal number wherever e^x is
- * not 0, so one factor will do and denormals, slow and inexact, never arise; at FNN_EXP_END it is 0. */
-FNN_INLINE FNN_REAL FNN_NAME(lifted)(FNN_REAL factor, FNN_REAL x)
+/* p and scale with 2^FNN_EXP_LIFT e^x = scale (1 + p), for FNN_EXP_END <= x <= 0. Lifted, the power of two is a
+ * normal number wherever e^x is not 0, so one factor will do and denormals, slow and inexact, never arise; at FNN_EXP_END
+ * it is 0. */
+FNN_INLINE FNN_REAL FNN_NAME(lifted_parts)(FNN_REAL x, FNN_REAL *scale)
 {
     FNN_REAL shifted;
     const FNN_REAL r = FNN_NAME(reduce)(x, FNN_BIAS + FNN_EXP_LIFT, &shifted);
-    const FNN_REAL scale = factor * FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
-    return scale + scale * (r + r * r * FNN_NAME(exp_tail)(r));
+    *scale = FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
+    return r + r * r * FNN_NAME(exp_tail)(r);
+}
+
+/* 2^FNN_EXP_LIFT e^x for FNN_EXP_END <= x <= 0. */
+FNN_INLINE FNN_REAL FNN_NAME(lifted)(FNN_REAL x)
+{
+    FNN_REAL scale;
+    const FNN_REAL p = FNN_NAME(lifted_parts)(x, &scale);
+    return scale + scale * p;
 }
 
 /* 2^FNN_EXP_LIFT */
@@ -88,7 +97,7 @@ FNN_INLINE FNN_REAL FNN_NAME(lift)(void)
 /* 2^FNN_EXP_LIFT e^x for any x <= 0. */
 FNN_INLINE FNN_REAL FNN_NAME(lifted_exp)(FNN_REAL x)
 {
-    return FNN_NAME(lifted)(FNN_C(1.0), FNN_EXP_END > x ? FNN_EXP_END : x);
+    return FNN_NAME(lifted)(FNN_EXP_END > x ? FNN_EXP_END : x);
 }
 
 /* -|x|, or FNN_EXP_END if that is larger. */
@@ -194,7 +203,7 @@ FNN_INLINE FNN_REAL FNN_NAME(tanh)(FNN_REAL x)
  * e is not small. The sign bits choose, since comparisons and divisions share units of the processor. */
 FNN_INLINE FNN_REAL FNN_NAME(sigmoid)(FNN_REAL x)
 {
-    const FNN_REAL e = FNN_NAME(lifted)(FNN_C(1.0), FNN_NAME(minus_abs_to_end)(x)) * FNN_EXP_LOWERED;
+    const FNN_REAL e = FNN_NAME(lifted)(FNN_NAME(minus_abs_to_end)(x)) * FNN_EXP_LOWERED;
     const FNN_REAL a = FNN_NAME(by_sign)(x, FNN_C(1.0), e);
     return a - a * (e / (FNN_C(1.0) + e));
 }
@@ -211,20 +220,26 @@ FNN_INLINE FNN_REAL FNN_NAME(softplus)(FNN_REAL x)
 }
 
 /* x / (1 + e) or, for negative x, -y / (1 + e) = -(y - y e / (1 + e)) with e = e^-|x| and y = |x| e, 0 where e is 0. What
- * y = |x| 2^n (1 + p) loses to rounding goes with the smaller term. */
+ * y = |x| 2^n (1 + p) loses to rounding goes with the smaller term; where products are rounded too, so does what 1 + e
+ * loses. */
 FNN_INLINE FNN_REAL FNN_NAME(silu)(FNN_REAL x)
 {
     const FNN_REAL minus_abs = FNN_NAME(minus_abs_to_end)(x);
-    FNN_REAL shifted;
-    const FNN_REAL r = FNN_NAME(reduce)(minus_abs, FNN_BIAS + FNN_EXP_LIFT, &shifted);
-    const FNN_REAL p = r + r * r * FNN_NAME(exp_tail)(r);
-    const FNN_REAL lifted = FNN_NAME(real)(FNN_NAME(bits)(shifted) << FNN_MANTISSA_BITS);
-    const FNN_REAL e = (lifted + lifted * p) * FNN_EXP_LOWERED;
-    const FNN_REAL ratio = FNN_NAME(by_sign)(x, x, e) / (FNN_C(1.0) + e);
-    const FNN_REAL factor = -minus_abs * lifted;
+    FNN_REAL scale;
+    const FNN_REAL p = FNN_NAME(lifted_parts)(minus_abs, &scale);
+    const FNN_REAL lifted = scale + scale * p;
+    const FNN_REAL e = lifted * FNN_EXP_LOWERED;
+    const FNN_REAL sum = FNN_C(1.0) + e;
+    const FNN_REAL ratio = FNN_NAME(by_sign)(x, x, e) / sum;
+    const FNN_REAL factor = -minus_abs * scale;
     const FNN_REAL y = factor + factor * p;
-    const FNN_REAL lost = (factor - y) + factor * p;
-    const FNN_REAL left = (y - (y * ratio - (lost - lost * ratio))) * -FNN_EXP_LOWERED;
+    const FNN_REAL product = y * ratio;
+    FNN_REAL lost = (factor - y) + factor * p;
+    if (!FNN_FUSED) {
+        const FNN_REAL of_e = ((scale - lifted) + scale * p) * FNN_EXP_LOWERED;
+        lost += product * (((FNN_C(1.0) - sum) + e) + of_e) - y * of_e;
+    }
+    const FNN_REAL left = (y - (product - (lost - lost * ratio))) * -FNN_EXP_LOWERED;
     return FNN_NAME(by_sign)(x, ratio, left);
 }
 
