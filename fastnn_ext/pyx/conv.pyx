@@ -336,9 +336,6 @@ cdef int backward_planewise(
     if grad_weight != NULL:
         memset(grad_weight, 0, weights_of(some) * sizeof(real))
     for _ in range(images):
-        if grad_bias != NULL:
-            for k in range(kernels):
-                total[k] += sum_of(grad_out + k * outputs, outputs)
         if grad_weight != NULL and not (
             set_forward(&job, some) and grad_weight_planewise(&job, x, grad_out, grad_weight) == 0
         ):
@@ -347,6 +344,9 @@ cdef int backward_planewise(
             if backward_x(some, grad_out, weight, grad_x) < 0:
                 return -1
             grad_x += groups * inputs
+        if grad_bias != NULL:  # last: the sums alone would wait for memory
+            for k in range(kernels):
+                total[k] += sum_of(grad_out + k * outputs, outputs)
         x += groups * inputs
         grad_out += groups * some.kernels * outputs
     if grad_bias != NULL:
