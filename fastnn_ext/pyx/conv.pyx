@@ -46,6 +46,9 @@ cdef enum:
     CHANNELS = 16    # of a part with one channel in each group, at least
     BAND = 128       # pixels of a part of one image, at least: each part packs the weights
     GROUP_BYTES = 1 << 18  # of the planes of some groups that stay in the second-level cache
+    MOST_SUMS = 16         # over some of the images each, that are the gradient of the weights together,
+    SUMS_BYTES = 1 << 18   # and their bytes: they stay in the second-level cache
+    PARTIAL = PLANES       # slot of the workspace for these sums
 
 cdef struct Convolution:
     Axis rows, columns
@@ -448,7 +451,9 @@ cdef struct Call:
     Py_ssize_t kernels   # of a part of the gradient of the weights, or of an image
     Py_ssize_t lines     # of a part of an image with channels last
     Py_ssize_t groups    # of a part of the gradient of the weights, or of all gradients of a depthwise convolution
-    Py_ssize_t of_weight  # how many parts the gradient of the weights is
+    Py_ssize_t of_weight  # how many parts the gradient of the weights is, or each sum over some of the images,
+    Py_ssize_t summed     # so many in each,
+    Py_ssize_t sums       # of so many sums
     const void *x
     const void *weight
     const void *transformed  # the kernels for Winograd's form, or NULL
@@ -457,6 +462,7 @@ cdef struct Call:
     void *y
     void *grad_x
     void *grad_weight
+    void *partial        # the sums but the first, which is where the gradient will be
     void *grad_bias
 
 
@@ -506,6 +512,19 @@ cdef Py_ssize_t divide_weights(Call *call, int threads) noexcept nogil:
     return fnn_parts(conv.groups, call.groups)
 
 
+cdef void divide_sums(Call *call) noexcept nogil:
+    """Set over how many images a part of the gradient of the weights sums, and how many such sums there are: by sizes
+    alone, since numbers depend on it."""
+    cdef const Convolution *conv = call.conv
+    cdef double wanted = min(work_of(conv) / SHARE / call.of_weight, <double> MOST_SUMS)
+    cdef Py_ssize_t fitting = SUMS_BYTES // fnn_max(weights_of(conv) * size_of_number(call), 1)
+    cdef Py_ssize_t sums = fnn_min(fnn_min(<Py_ssize_t> wanted, fitting), conv.images)
+    call.summed, call.sums = conv.images, 1
+    if sums > 1 and conv.groups == 1:
+        call.summed = fnn_parts(conv.images, sums)
+        call.sums = fnn_parts(conv.images, call.summed)
+
+
 cdef Py_ssize_t divide_lines(Call *call, int threads) noexcept nogil:
     """Set how many lines of an image are a part; how many parts there are, on which no number depends."""
     cdef const Convolution *conv = call.conv
@@ -517,19 +536,19 @@ cdef Py_ssize_t divide_lines(Call *call, int threads) noexcept nogil:
     return fnn_parts(conv.rows.outputs, call.lines) if pixels else 1
 
 
-cdef Convolution some_images(Call *call, Py_ssize_t part) noexcept nogil:
-    """Point `call` to the images of a part; their convolution."""
+cdef inline const void *advanced(const void *numbers, Py_ssize_t count, const Call *call) noexcept nogil:
+    return <const char *> numbers + count * size_of_number(call) if numbers != NULL else NULL
+
+
+cdef Convolution some_images(Call *call, Py_ssize_t first, Py_ssize_t images) noexcept nogil:
+    """Point `call` to some of the images, or to those that there are; their convolution."""
     cdef Convolution conv = call.conv[0]
-    cdef Py_ssize_t first = part * call.images
     cdef Py_ssize_t inputs = conv.groups * conv.channels * conv.rows.length * conv.columns.length
     cdef Py_ssize_t outputs = conv.groups * conv.kernels * conv.rows.outputs * conv.columns.outputs
-    conv.images = fnn_min(call.images, conv.images - first)
-    if call.y != NULL:
-        call.x = <const char *> call.x + first * inputs * size_of_number(call)
-        call.y = <char *> call.y + first * outputs * size_of_number(call)
-    if call.grad_x != NULL:
-        call.grad_out = <const char *> call.grad_out + first * outputs * size_of_number(call)
-        call.grad_x = <char *> call.grad_x + first * inputs * size_of_number(call)
+    conv.images = fnn_min(images, conv.images - first)
+    call.x, call.y = advanced(call.x, first * inputs, call), <void *> advanced(call.y, first * outputs, call)
+    call.grad_out = advanced(call.grad_out, first * outputs, call)
+    call.grad_x = <void *> advanced(call.grad_x, first * inputs, call)
     return conv
 
 
@@ -556,23 +575,12 @@ cdef void some_lines(Call *call, Convolution *conv, Py_ssize_t part) noexcept no
 
 cdef int forward_part(void *context, Py_ssize_t part) noexcept nogil:
     cdef Call call = (<Call *> context)[0]
-    cdef Convolution conv = some_images(&call, part // call.of_image)
+    cdef Convolution conv = some_images(&call, part // call.of_image * call.images, call.images)
     if call.lines:
         some_lines(&call, &conv, part % call.of_image)
     elif call.of_image > 1:
         some_kernels(&call, &conv, part % call.of_image)
     return forward_of(&conv, call.single, call.x, call.weight, call.bias, call.y, call.activation)
-
-
-cdef int backward_share(const Call *call, Share share) noexcept nogil:
-    """The gradient of some kernels by the direct form."""
-    if call.single:
-        return backward_weight[float](
-            call.conv, <const float *> call.grad_out, <const float *> call.x, <float *> call.grad_weight, share
-        )
-    return backward_weight[double](
-        call.conv, <const double *> call.grad_out, <const double *> call.x, <double *> call.grad_weight, share
-    )
 
 
 cdef Share share_of(const Call *call, Py_ssize_t part) noexcept nogil:
@@ -584,16 +592,50 @@ cdef Share share_of(const Call *call, Py_ssize_t part) noexcept nogil:
     return Share(kernel, fnn_min(call.kernels, conv.kernels - kernel), 0, 1)
 
 
+cdef int weight_part(Call *call, Py_ssize_t part) noexcept nogil:
+    """The gradient of some kernels over some images, by the direct form."""
+    cdef Share share = share_of(call, part % call.of_weight)
+    cdef Py_ssize_t sum = part // call.of_weight
+    cdef Convolution conv = some_images(call, sum * call.summed, call.summed)
+    cdef void *grad_weight = call.grad_weight
+    if sum > 0:
+        grad_weight = <void *> advanced(call.partial, (sum - 1) * weights_of(&conv), call)
+    if call.single:
+        return backward_weight[float](
+            &conv, <const float *> call.grad_out, <const float *> call.x, <float *> grad_weight, share
+        )
+    return backward_weight[double](
+        &conv, <const double *> call.grad_out, <const double *> call.x, <double *> grad_weight, share
+    )
+
+
 cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     """First the gradients of the weights and the bias, which are sums over all images; then grad_x."""
     cdef Call call = (<Call *> context)[0]
+    cdef Py_ssize_t of_weight = call.of_weight * call.sums
     cdef Convolution conv
-    if part < call.of_weight:
-        return backward_share(&call, share_of(&call, part))
-    if part == call.of_weight:
+    if part < of_weight:
+        return weight_part(&call, part)
+    if part == of_weight:
         return backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
-    conv = some_images(&call, part - call.of_weight - 1)
+    conv = some_images(&call, (part - of_weight - 1) * call.images, call.images)
     return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
+
+
+cdef void add_sums(const real *partial, Py_ssize_t count, Py_ssize_t n, real *sum) noexcept nogil:
+    """sum += each of the partial sums of n numbers, one after the other."""
+    cdef Py_ssize_t i, j
+    for i in range(count):
+        for j in range(n):
+            sum[j] += partial[i * n + j]
+
+
+cdef void add_partial(const Call *call) noexcept nogil:
+    cdef Py_ssize_t n = weights_of(call.conv)
+    if call.single:
+        add_sums[float](<const float *> call.partial, call.sums - 1, n, <float *> call.grad_weight)
+    else:
+        add_sums[double](<const double *> call.partial, call.sums - 1, n, <double *> call.grad_weight)
 
 
 # Winograd's form: the kernels are transformed first, or last of all their gradient; both belong to all blocks of tiles.
@@ -875,10 +917,18 @@ cdef int run_backward(Call *call) noexcept nogil:
             return failed
     if call.grad_weight != NULL:
         call.of_weight = divide_weights(call, threads)
-    parts = call.of_weight + 1
+        divide_sums(call)
+        if call.sums > 1:
+            call.partial = fnn_workspace(PARTIAL, (call.sums - 1) * weights_of(call.conv) * size_of_number(call))
+            if call.partial == NULL:
+                return NO_MEMORY
+    parts = call.of_weight * call.sums + 1
     if call.grad_x != NULL:
         parts += divide_images(call, threads)
-    return run(backward_part, call, parts, threads)
+    failed = run(backward_part, call, parts, threads)
+    if call.grad_weight != NULL and not failed:
+        add_partial(call)
+    return failed
 
 
 # Packed weights: a shape of weights has but one form in which they are used.
@@ -970,6 +1020,7 @@ def conv2d(
     cdef bint single = PyArray_TYPE(y) == cnp.NPY_FLOAT32
     cdef Call call = Call(
         conv=&conv, activation=f, single=single, images=0, of_image=1, kernels=0, lines=0, groups=0, of_weight=0,
+        summed=0, sums=0, partial=NULL,
         x=data_of(x), weight=data_of(weight), transformed=NULL, bias=data_of(bias),
         grad_out=NULL, y=data_of(y), grad_x=NULL, grad_weight=NULL,
         grad_bias=NULL,
@@ -1021,6 +1072,7 @@ def conv2d_backward(
     cdef bint single = PyArray_TYPE(<cnp.ndarray> x) == cnp.NPY_FLOAT32
     cdef Call call = Call(
         conv=&conv, activation=NULL, single=single, images=0, of_image=1, kernels=0, lines=0, groups=0, of_weight=0,
+        summed=0, sums=0, partial=NULL,
         x=data_of(x), weight=data_of(weight), transformed=NULL, bias=NULL,
         grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x),
         grad_weight=data_of(grad_weight), grad_bias=data_of(grad_bias),
