@@ -245,3 +245,48 @@ def test_maxima_of_equal_and_special_numbers(backend, dtype, shape, numbers):
         exactly(y, maxima)
         exactly(indices, places)
         exactly(backend.max_pool2d(x, kernel, stride=stride, padding=padding), maxima)
+
+
+def scattered(grad, indices, shape):
+    """Each gradient added at its place, one after the other."""
+    x = np.zeros((shape[0] * shape[1], shape[2] * shape[3]), grad.dtype)
+    planes = np.arange(len(x))[:, np.newaxis]
+    np.add.at(x, (planes, indices.reshape(len(x), -1)), grad.reshape(len(x), -1))
+    return x.reshape(shape)
+
+
+#: Windows that lie side by side and that overlap, which have loops of their own.
+NEIGHBOURS = [(2, 0), (3, 1)]
+
+
+@pytest.mark.parametrize(("taps", "padding"), NEIGHBOURS)
+@pytest.mark.parametrize("size", [(2, 32), (8, 36), (7, 48), (6, 49), (4, 1030)])
+def test_gradients_of_neighbouring_windows(backend, dtype, size, taps, padding):
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 9, (3, 2, *size)).astype(dtype)
+    y, indices = backend.max_pool2d(x, taps, stride=2, padding=padding, return_indices=True)
+    grad = rng.integers(-9, 9, y.shape).astype(dtype)  # of which no sum is rounded
+    exactly(backend.max_pool2d_backward(grad, indices, x.shape), scattered(grad, indices, x.shape))
+
+
+@pytest.mark.parametrize(("taps", "padding"), NEIGHBOURS)
+@pytest.mark.parametrize("window", [(0, 0), (0, 15), (2, 0), (2, 7), (3, 0), (3, 15)])
+def test_a_gradient_goes_where_its_index_says(backend, dtype, window, taps, padding):
+    """In whatever place of the plane, also where none of the window's own elements are."""
+    rng = np.random.default_rng(6)
+    x = rng.random((1, 1, 8, 32)).astype(dtype)
+    y, indices = backend.max_pool2d(x, taps, stride=2, padding=padding, return_indices=True)
+    grad = rng.integers(-9, 9, y.shape).astype(dtype)
+    for place in range(x.size):
+        indices[0, 0, *window] = place
+        exactly(backend.max_pool2d_backward(grad, indices, x.shape), scattered(grad, indices, x.shape))
+
+
+@pytest.mark.parametrize(("taps", "padding"), NEIGHBOURS)
+def test_an_index_above_the_plane_is_refused(backend, dtype, taps, padding):
+    x = np.zeros((1, 1, 8, 32), dtype)
+    y, indices = backend.max_pool2d(x, taps, stride=2, padding=padding, return_indices=True)
+    for place in range(-34, 0):
+        indices[0, 0, 0, 7] = place
+        with pytest.raises(IndexError):
+            backend.max_pool2d_backward(y, indices, x.shape)

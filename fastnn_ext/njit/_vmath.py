@@ -61,7 +61,9 @@ class _Constants(NamedTuple):
     sqrt2: np.floating
 
 
-def _make_constants(real: type[np.floating], mantissa_bits: int, bias: int, exp_lift: int, **others: Any) -> _Constants:
+def _make_constants(
+    real: type[np.floating], mantissa_bits: int, bias: int, exp_lift: int, **others: Any
+) -> _Constants:
     """All constants with their reals as `real`, those that follow from the format included."""
 
     def typed(value: Any) -> Any:

@@ -37,13 +37,16 @@ cdef extern from "engine/windows.h" nogil:
     void fnn_pool_window_f64(int kind, const Windows *w, const double *x, Py_ssize_t first, double *y, int64_t *index)
     void fnn_pool_windows_f32(int kind, const Windows *windows, const float *x, float *y, int64_t *indices)
     void fnn_pool_windows_f64(int kind, const Windows *windows, const double *x, double *y, int64_t *indices)
-    bint fnn_pool_spread_f32(
+    bint fnn_pool_spread_2x2_f32(
         const float *grad, const int64_t *indices, int64_t first, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t count,
         float *x,
     )
-    bint fnn_pool_spread_f64(
+    bint fnn_pool_spread_2x2_f64(
         const double *grad, const int64_t *indices, int64_t first, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t count,
         double *x,
+    )
+    bint fnn_pool_spread_3x3_f32(
+        const float *grad, const int64_t *indices, Py_ssize_t lines, Py_ssize_t count, float *x
     )
 
 cnp.import_array()
@@ -938,12 +941,12 @@ cdef bint spread_lines(
     grad_out += first * width
     indices += first * width
     if real is float:
-        return fnn_pool_spread_f32(grad_out, indices, at, line, end - first, width, grad_x + at)
+        return fnn_pool_spread_2x2_f32(grad_out, indices, at, line, end - first, width, grad_x + at)
     else:
-        return fnn_pool_spread_f64(grad_out, indices, at, line, end - first, width, grad_x + at)
+        return fnn_pool_spread_2x2_f64(grad_out, indices, at, line, end - first, width, grad_x + at)
 
 
-cdef bint spread_pairs(
+cdef bint spread_2x2(
     const real *grad_out, const int64_t *indices, Image image, Image windows, real *grad_x
 ) noexcept nogil:
     """A plane's gradient where its windows are the usual ones of 2 x 2; False, and nothing promised, elsewhere."""
@@ -960,23 +963,39 @@ cdef bint spread_pairs(
     return True
 
 
+cdef bint spread_3x3(
+    const real *grad_out, const int64_t *indices, Image image, Image windows, real *grad_x
+) noexcept nogil:
+    """The same where they are 3 x 3 with a stride of 2 and a padding of 1, in float32."""
+    if real is float:
+        return (
+            image.h % 2 == 0 and image.w % 2 == 0
+            and fnn_pool_spread_3x3_f32(grad_out, indices, windows.h, windows.w, grad_x)
+        )
+    else:
+        return False
+
+
 cdef int scatter(
     const real *grad_out, const int64_t *indices, Image image, Image windows, bint channels_last, bint checked,
     real *grad_x,
 ) noexcept nogil:
     """Add each window's gradient at its maximum, image by image or plane by plane while it is in cache."""
     cdef Py_ssize_t one, i, c, n, size, stride = 1, images = image.n if channels_last else image.n * image.c
-    cdef bint pairs = (
+    cdef bint may_be_2x2 = (
         not channels_last and windows.h == image.h // 2 and windows.w == image.w // 2 and windows.h > 0
         and fills_vectors(windows.w) and windows.w < PAIRS
     )
+    cdef bint may_be_3x3 = may_be_2x2
     if channels_last:
         stride = image.c
     size = image.h * image.w * stride
     n = windows.h * windows.w * stride
     for one in range(images):
-        pairs = pairs and spread_pairs(grad_out, indices, image, windows, grad_x)
-        if not pairs:
+        may_be_2x2 = may_be_2x2 and spread_2x2(grad_out, indices, image, windows, grad_x)
+        if not may_be_2x2:
+            may_be_3x3 = may_be_3x3 and spread_3x3(grad_out, indices, image, windows, grad_x)
+        if not (may_be_2x2 or may_be_3x3):
             if not checked and not are_inside(indices, (images - one) * n, <int64_t> (image.h * image.w)):
                 return OUTSIDE
             checked = True

@@ -44,6 +44,8 @@ FNN_STATIC void FNN_NAME(pool_each)(int kind, const fnn_windows *w, const FNN_RE
 #define FNN_EVEN(lane, s) (2 * (lane))
 #define FNN_ODD(lane, s) (2 * (lane) + 1)
 #define FNN_LANE(lane, s) (lane)
+/* One lane further. */
+#define FNN_NEXT(lane, s) ((lane) + 1)
 /* The lanes of two vectors in turn: the first half and the second one. */
 #define FNN_MIX_LOW(lane, s) ((lane) / 2 + (lane) % 2 * FNN_LANES)
 #define FNN_MIX_HIGH(lane, s) ((lane) / 2 + (lane) % 2 * FNN_LANES + FNN_LANES / 2)
@@ -281,19 +283,36 @@ FNN_INLINE FNN_MASK FNN_NAME(pool_narrow)(const int64_t *indices, int64_t start,
     return at;
 }
 
+/* Every second number of a line, and those behind them. */
+FNN_INLINE void FNN_NAME(pool_store_mixed)(FNN_REAL *x, FNN_VEC even, FNN_VEC odd)
+{
+    FNN_NAME(store)(x, FNN_SHUFFLE(even, odd, FNN_MIX_LOW));
+    FNN_NAME(store)(x + FNN_LANES, FNN_SHUFFLE(even, odd, FNN_MIX_HIGH));
+}
+
+/* Whether no window's maximum was lost or far away. */
+FNN_INLINE int FNN_NAME(pool_found_all)(FNN_MASK lost, fnn_vec_positions far)
+{
+    int64_t bits = 0;
+    for (int q = 0; q < FNN_VECTOR_BYTES / 8; q++)
+        bits |= far[q] >> 31;
+    for (int q = 0; q < FNN_LANES; q++)
+        bits |= lost[q];
+    return bits == 0;
+}
+
 #endif
 
 /* Pairs of lines of a plane from the gradients of windows of 2 x 2, `lines` times `count`, the first of which begins at
  * `first` in its plane; whether all maxima are in their windows. A gradient of -0 becomes 0, as if added. A last vector
  * that is not whole starts earlier; there must be one that is. Nothing is done where vectors do not help. */
-FNN_STATIC int FNN_NAME(pool_spread)(const FNN_REAL *grad, const int64_t *indices, int64_t first, ptrdiff_t line,
-                                     ptrdiff_t lines, ptrdiff_t count, FNN_REAL *x)
+FNN_STATIC int FNN_NAME(pool_spread_2x2)(const FNN_REAL *grad, const int64_t *indices, int64_t first, ptrdiff_t line,
+                                         ptrdiff_t lines, ptrdiff_t count, FNN_REAL *x)
 {
 #if FNN_SPREADS
     const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, none = lanes - lanes;
     FNN_MASK lost = none;
     fnn_vec_positions far = {0};
-    int64_t bits = 0;
     for (ptrdiff_t p = 0; p < lines; p++) {
         for (ptrdiff_t v = 0; v < count; v += FNN_LANES) {
             const ptrdiff_t q = v + FNN_LANES <= count ? v : count - FNN_LANES, from = p * count + q;
@@ -305,22 +324,81 @@ FNN_STATIC int FNN_NAME(pool_spread)(const FNN_REAL *grad, const int64_t *indice
                 const FNN_MASK is_even = at == none + (FNN_INT)(r * line);
                 const FNN_MASK is_odd = at == none + (FNN_INT)(r * line + 1);
                 const FNN_VEC even = (FNN_VEC)(is_even & (FNN_MASK)value), odd = (FNN_VEC)(is_odd & (FNN_MASK)value);
-                FNN_NAME(store)(x + to + r * line, FNN_SHUFFLE(even, odd, FNN_MIX_LOW));
-                FNN_NAME(store)(x + to + r * line + FNN_LANES, FNN_SHUFFLE(even, odd, FNN_MIX_HIGH));
+                FNN_NAME(pool_store_mixed)(x + to + r * line, even, odd);
                 found |= is_even | is_odd;
             }
             lost |= ~found;
         }
     }
-    for (int q = 0; q < FNN_VECTOR_BYTES / 8; q++)
-        bits |= far[q] >> 31;
-    for (int q = 0; q < FNN_LANES; q++)
-        bits |= lost[q];
-    return bits == 0;
+    return FNN_NAME(pool_found_all)(lost, far);
 #else
     return (void)grad, (void)indices, (void)first, (void)line, (void)lines, (void)count, (void)x, 0;
 #endif
 }
+
+#if FNN_REAL_BITS == 32 /* of float64 it would be slower, from memory, than one number after the other */
+
+/* A plane of 2 * lines times 2 * count numbers from the gradients of windows of 3 x 3 around every second number of every
+ * second line; whether all maxima are in their windows and in the plane. The terms of each sum are added window by window.
+ * There must be a whole vector of windows in a line; nothing is done where vectors do not help. */
+FNN_STATIC int FNN_NAME(pool_spread_3x3)(const FNN_REAL *grad, const int64_t *indices, ptrdiff_t lines, ptrdiff_t count,
+                                         FNN_REAL *x)
+{
+#if FNN_SPREADS
+    enum { MOST = 32 }; /* vectors in a line */
+    const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, none = lanes - lanes;
+    const FNN_VEC zero = FNN_NAME(splat)(0);
+    const ptrdiff_t line = 2 * count;
+    FNN_VEC even_below[MOST], odd_below[MOST]; /* of the line below the present windows: the next ones reach it too */
+    FNN_MASK lost = none;
+    fnn_vec_positions far = {0};
+    if (count > MOST * FNN_LANES)
+        return 0;
+    for (ptrdiff_t p = 0; p < lines; p++) {
+        for (ptrdiff_t v = 0; v < count; v += FNN_LANES) {
+            const ptrdiff_t q = v + FNN_LANES <= count ? v : count - FNN_LANES, from = p * count + q;
+            const ptrdiff_t to = 2 * (p * line + q), corner = to - line - 1;
+            const FNN_MASK at = FNN_NAME(pool_narrow)(indices + from, corner, &far) - 2 * lanes;
+            const FNN_VEC value = FNN_NAME(load)(grad + from) + zero;
+            const FNN_MASK inside = q > 0 ? ~none : lanes != none; /* whose left column is in the plane */
+            FNN_VEC *even = even_below + v / FNN_LANES, *odd = odd_below + v / FNN_LANES, next_value;
+            FNN_MASK found = none, next;
+            if (q + FNN_LANES < count) { /* the windows one further, whose left column is the right one of these */
+                next = FNN_NAME(pool_narrow)(indices + from + 1, corner + 2, &far) - 2 * lanes;
+                next_value = FNN_NAME(load)(grad + from + 1) + zero;
+            } else {
+                next = FNN_SHUFFLE(at, at, FNN_NEXT); /* behind the last window, where the value is 0 */
+                next_value = FNN_SHUFFLE(value, zero, FNN_NEXT);
+            }
+            FNN_UNROLL for (int r = 0; r < 3; r++) {
+                const FNN_MASK left = at == none + (FNN_INT)(r * line), middle = at == none + (FNN_INT)(r * line + 1);
+                const FNN_MASK right = at == none + (FNN_INT)(r * line + 2), left_of_next = next == none + (FNN_INT)(r * line);
+                const FNN_VEC of_middle = (FNN_VEC)(middle & (FNN_MASK)value);
+                const FNN_VEC of_right = (FNN_VEC)(right & (FNN_MASK)value);
+                const FNN_VEC of_next = (FNN_VEC)(left_of_next & (FNN_MASK)next_value);
+                if (r > 0)
+                    *even = of_middle, *odd = of_right + of_next;
+                else if (p > 0)
+                    *even += of_middle, *odd = (*odd + of_right) + of_next;
+                if (r > 0 || p > 0)
+                    found |= (left & inside) | middle | right;
+                if (r < 2 && (r > 0 || p > 0))
+                    FNN_NAME(pool_store_mixed)(x + to + (r - 1) * line, *even, *odd);
+            }
+            lost |= ~found;
+        }
+    }
+    for (ptrdiff_t v = 0; v < count && lines > 0; v += FNN_LANES) {
+        const ptrdiff_t q = v + FNN_LANES <= count ? v : count - FNN_LANES;
+        FNN_NAME(pool_store_mixed)(x + (2 * lines - 1) * line + 2 * q, even_below[v / FNN_LANES], odd_below[v / FNN_LANES]);
+    }
+    return FNN_NAME(pool_found_all)(lost, far);
+#else
+    return (void)grad, (void)indices, (void)lines, (void)count, (void)x, 0;
+#endif
+}
+
+#endif
 
 #undef FNN_SPREADS
 #undef FNN_VEC
@@ -328,6 +406,7 @@ FNN_STATIC int FNN_NAME(pool_spread)(const FNN_REAL *grad, const int64_t *indice
 #undef FNN_EVEN
 #undef FNN_ODD
 #undef FNN_LANE
+#undef FNN_NEXT
 #undef FNN_MIX_LOW
 #undef FNN_MIX_HIGH
 #undef FNN_SHUFFLE
