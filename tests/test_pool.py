@@ -106,6 +106,19 @@ CONVOLUTIONS = {
         {"n": 1, "c": 100, "h": 40, "w": 40, "k": 90, "r": 1, "s": 1},
         {"layout": "NHWC"},
     ),
+    "single pixels of channels last": (
+        {"n": 3, "c": 512, "h": 1, "w": 1, "k": 4096, "r": 1, "s": 1},
+        {"layout": "NHWC"},
+    ),
+    "small images of channels last, one tap": (
+        {"n": 9, "c": 300, "h": 2, "w": 2, "k": 600, "r": 1, "s": 1},
+        {"layout": "NHWC"},
+    ),
+    "kernels as large as the image": ({"n": 12, "c": 64, "h": 5, "w": 6, "k": 150, "r": 5, "s": 6}, {}),
+    "kernels as large as the image, channels last": (
+        {"n": 12, "c": 64, "h": 5, "w": 6, "k": 150, "r": 5, "s": 6},
+        {"layout": "NHWC"},
+    ),
     "tiles": ({"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3}, {"padding": 1}),
     "tiles of channels last": (
         {"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3},

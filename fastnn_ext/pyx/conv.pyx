@@ -398,6 +398,22 @@ cdef void take_checked(
     measure(conv, image_of(x, last), image_of(weight, last))
 
 
+cdef inline bint is_covered(const Axis *axis) noexcept:
+    """Whether there is one window, which is the image."""
+    return (
+        axis.outputs == 1 and axis.before == 0 and axis.taps == axis.length
+        and (axis.dilation == 1 or axis.taps == 1)
+    )
+
+
+cdef void join_pixels(Convolution *conv) noexcept:
+    """Make one pixel of an image that is as large as the kernels: its pixels are further channels of a product."""
+    if conv.groups == 1 and is_covered(&conv.rows) and is_covered(&conv.columns):
+        conv.channels *= conv.rows.length * conv.columns.length
+        conv.rows = conv.columns = Axis(length=1, taps=1, stride=1, dilation=1, before=0, after=0, outputs=1)
+        conv.channels_last = True
+
+
 cdef inline Image output_of(const Convolution *conv) noexcept:
     return Image(conv.images, conv.groups * conv.kernels, conv.rows.outputs, conv.columns.outputs)
 
@@ -826,6 +842,13 @@ cdef bint is_winograd_backward(const Call *call, Job *job) noexcept nogil:
     )
 
 
+cdef bint is_product_of_pixels(const Convolution *conv) noexcept nogil:
+    """Whether the convolution and the gradient of its image are one product of all pixels, which has parts of its own:
+    of some of the pixels it may take another form, with other roundings."""
+    cdef Job job
+    return conv.channels_last and set_forward(&job, conv) and is_product(&job, True)
+
+
 cdef int run_forward(Call *call) noexcept nogil:
     cdef Py_ssize_t parts
     cdef int threads = team(work_of(call.conv), SHARE)
@@ -836,10 +859,12 @@ cdef int run_forward(Call *call) noexcept nogil:
         w.source, w.bias, w.result = call.x, call.bias, call.y
         w.kernels, w.is_transformed = <void *> call.transformed, call.transformed != NULL
         return run_winograd(&w, threads)
+    if is_product_of_pixels(call.conv):
+        return forward_of(
+            call.conv, call.single, call.x, call.weight, call.bias, call.y, call.activation
+        )
     parts = divide_images(call, threads)
     if call.images == 1 and call.conv.channels_last:
-        if call.conv.images == 1 and set_forward(&job, call.conv) and is_product(&job, True):
-            return forward_part(call, 0)  # which is cut where the product is
         call.of_image = divide_lines(call, threads)
     elif call.images == 1:
         call.of_image = divide_kernels(call, work_of(call.conv) / call.conv.images)
@@ -904,6 +929,11 @@ cdef int run_backward(Call *call) noexcept nogil:
         w = winograd_of(call, &job)
         w.source, w.result = call.grad_out, call.grad_x
         failed = run_winograd(&w, threads)
+        if failed:
+            return failed
+        call.grad_x = NULL
+    if call.grad_x != NULL and is_product_of_pixels(call.conv):
+        failed = backward_of(call.conv, call.single, call.grad_out, NULL, call.weight, call.grad_x, NULL, NULL)
         if failed:
             return failed
         call.grad_x = NULL
@@ -1030,6 +1060,7 @@ def conv2d(
             use_packed[float](packed, &conv, &call, <float *> call.weight)
         else:
             use_packed[double](packed, &conv, &call, <double *> call.weight)
+    join_pixels(&conv)
     if is_small(&conv):
         failed = forward_of(&conv, single, call.x, call.weight, call.bias, call.y, f)
     else:
@@ -1077,6 +1108,7 @@ def conv2d_backward(
         grad_out=data_of(grad_out), y=NULL, grad_x=data_of(grad_x),
         grad_weight=data_of(grad_weight), grad_bias=data_of(grad_bias),
     )
+    join_pixels(&conv)
     if is_small(&conv):
         failed = backward_of(
             &conv, single, call.grad_out, call.x, call.weight, call.grad_x, call.grad_weight, call.grad_bias
