@@ -35,6 +35,20 @@ CONVOLUTIONS = (
     {"n": 1, "c": 1, "h": 30, "w": 600, "k": 1, "r": 5, "s": 5, "padding": 4, "dilation": 2, "groups": 8},
     {"n": 2, "c": 1, "h": 21, "w": 33, "k": 1, "r": 3, "s": 3, "groups": 10},
     {"n": 1, "c": 1, "h": 40, "w": 37, "k": 1, "r": 7, "s": 7, "padding": 3, "groups": 8},
+    {"n": 40, "c": 1, "h": 15, "w": 13, "k": 1, "r": 3, "s": 3, "padding": 1, "stride": 2, "groups": 37},
+    {"n": 3, "c": 1, "h": 19, "w": 30, "k": 1, "r": 9, "s": 4, "padding": 2, "stride": (1, 2), "groups": 17},
+    {"n": 2, "c": 1, "h": 9, "w": 7, "k": 1, "r": 6, "s": 2, "padding": 3, "groups": 33},
+    {"n": 2, "c": 1, "h": 16, "w": 19, "k": 1, "r": 3, "s": 5, "stride": 3, "dilation": (2, 1), "groups": 18},
+)
+#: Convolutions that are products of patches: several blocks of images with few pixels, patches that do not meet, deep
+#: ones with a stride, large kernels for few channels, and taps that are outside of the image, or all of them.
+PATCHES = (
+    {"n": 300, "c": 20, "h": 8, "w": 8, "k": 70, "r": 7, "s": 7},
+    {"n": 3, "c": 3, "h": 37, "w": 42, "k": 40, "r": 4, "s": 4, "stride": (4, 5)},
+    {"n": 5, "c": 64, "h": 28, "w": 27, "k": 130, "r": 3, "s": 3, "padding": 1, "stride": 2},
+    {"n": 9, "c": 4, "h": 11, "w": 13, "k": 130, "r": 5, "s": 5, "padding": 1},
+    {"n": 2, "c": 8, "h": 14, "w": 14, "k": 70, "r": 7, "s": 7, "dilation": 2},
+    {"n": 2, "c": 5, "h": 3, "w": 2, "k": 65, "r": 3, "s": 3, "padding": 4, "stride": 3},
 )
 #: Enough 3 x 3 kernels over enough channels to be computed in tiles of 4 x 4 pixels: several blocks of tiles, cut tiles
 #: at each edge, several blocks of kernels, channels and kernels beyond whole vectors, sums in two halves, and the
@@ -71,7 +85,7 @@ def large_cases(name, dtype):
     if kernel.family == "recurrent":
         return [testing.make_case(kernel, dtype, sizes=sizes) for sizes in SEQUENCES]
     cases = []
-    for settings in POOLS if kernel.family == "pooling" else CONVOLUTIONS + TILED:
+    for settings in POOLS if kernel.family == "pooling" else CONVOLUTIONS + PATCHES + TILED:
         options = {name: value for name, value in settings.items() if name in testing.options_of(kernel)}
         sizes = {name: value for name, value in settings.items() if name not in options}
         cases += [

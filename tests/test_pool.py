@@ -114,6 +114,13 @@ CONVOLUTIONS = {
         {"n": 9, "c": 300, "h": 2, "w": 2, "k": 600, "r": 1, "s": 1},
         {"layout": "NHWC"},
     ),
+    "few pixels": ({"n": 70, "c": 30, "h": 8, "w": 8, "k": 70, "r": 7, "s": 7}, {}),
+    "one image of few pixels": ({"n": 1, "c": 300, "h": 9, "w": 9, "k": 130, "r": 3, "s": 3}, {"stride": 2}),
+    "patches that do not meet": ({"n": 3, "c": 3, "h": 64, "w": 64, "k": 96, "r": 4, "s": 4}, {"stride": 4}),
+    "deep, with a stride": (
+        {"n": 3, "c": 64, "h": 29, "w": 29, "k": 130, "r": 3, "s": 3},
+        {"stride": 2, "padding": 1},
+    ),
     "kernels as large as the image": ({"n": 12, "c": 64, "h": 5, "w": 6, "k": 150, "r": 5, "s": 6}, {}),
     "kernels as large as the image, channels last": (
         {"n": 12, "c": 64, "h": 5, "w": 6, "k": 150, "r": 5, "s": 6},
@@ -124,10 +131,24 @@ CONVOLUTIONS = {
         {"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3},
         {"padding": 1, "layout": "NHWC"},
     ),
-    "depthwise": (
+    "depthwise of channels last": (
         {"n": 12, "c": 1, "h": 40, "w": 40, "k": 1, "r": 3, "s": 3},
         {"groups": 64, "layout": "NHWC"},
     ),
+    "depthwise": ({"n": 12, "c": 1, "h": 40, "w": 40, "k": 1, "r": 3, "s": 3}, {"padding": 1, "groups": 64}),
+    "depthwise, with a stride": (
+        {"n": 9, "c": 1, "h": 41, "w": 40, "k": 1, "r": 3, "s": 3},
+        {"padding": 1, "stride": 2, "groups": 70},
+    ),
+    "one image, depthwise": (
+        {"n": 1, "c": 1, "h": 40, "w": 40, "k": 1, "r": 7, "s": 7},
+        {"padding": 3, "groups": 100},
+    ),
+    "one image, two kernels for a channel": (
+        {"n": 1, "c": 1, "h": 60, "w": 60, "k": 2, "r": 3, "s": 3},
+        {"padding": 1, "groups": 100},
+    ),
+    "one image, groups": ({"n": 1, "c": 8, "h": 30, "w": 30, "k": 9, "r": 3, "s": 3}, {"groups": 21}),
 }
 
 

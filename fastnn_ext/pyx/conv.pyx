@@ -1,10 +1,12 @@
 """2-D convolution, compiled; see `fastnn/conv.py` for what each function is.
 
-No matrix of patches ("im2col") is made: the register tiles of engine/conv.h look up where each term lies.
-What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels sorted by
-phase. Kernels of 3 x 3 over many channels take Winograd's form instead, and kernels of one pixel are matrix products.
+Where many pixels share what they read, no matrix of patches ("im2col") is made: the register tiles of engine/conv.h look
+up where each term lies. What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels
+sorted by phase. Kernels of 3 x 3 over many channels take Winograd's form instead, kernels of one pixel are matrix
+products, and so are the patches of images with few pixels, of deep convolutions with a stride, and of those that do not
+meet. Channels with a kernel each are put side by side, some at a time, where their planes are narrow or have a stride.
 The arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
-conv_winograd.pxd, conv_sparse.pxd and conv_points.pxd do the jobs.
+conv_winograd.pxd, conv_sparse.pxd, conv_points.pxd and conv_patches.pxd do the jobs.
 """
 
 cimport numpy as cnp
@@ -14,6 +16,7 @@ from common cimport (
 )
 from conv_blocks cimport *
 from conv_depthwise cimport MOST_TERMS, grad_weight_planewise, is_planewise, run_planewise
+from conv_patches cimport add_patches, take_patches
 from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
 from conv_points cimport factors_of, grad_weight_products, is_product, run_products
@@ -43,12 +46,23 @@ cdef enum:
     PRODUCT_ROWS = 128  # the same for kernels of one pixel, where the copy is dearer beside the work
     PART = 1 << 22   # multiplications that one thread does at a time, at least
     SHARE = 1 << 20  # that a thread must have
+    MOVING = 8       # of them take as long as a number from memory and back
     CHANNELS = 16    # of a part with one channel in each group, at least
     BAND = 128       # pixels of a part of one image, at least: each part packs the weights
     GROUP_BYTES = 1 << 18  # of the planes of some groups that stay in the second-level cache
     MOST_SUMS = 16         # over some of the images each, that are the gradient of the weights together,
     SUMS_BYTES = 1 << 18   # and their bytes: they stay in the second-level cache
     PARTIAL = PLANES       # slot of the workspace for these sums
+    FEW_PIXELS = 16        # of an image whose convolution is a product of patches,
+    MANY_KERNELS = 128     # or that many kernels with a stride
+    LONG_PATCH = 512       # and that many terms,
+    PATCH_MOST = 1 << 22   # if the patches of an image have no more bytes than this;
+    PATCH_BYTES = 1 << 21  # so many are made at once
+    LANE_LOSS = 16         # taps for each vector that a line of a plane is, and less: lanes are lost for nothing
+    SIDE_BY_SIDE = 16      # channels, with a kernel each, that are put side by side at once,
+    SIDE_PIXELS = PLANES   # in this slot, if an image of them and its result have no more bytes than
+    SIDE_MOST = 1 << 20    # this; of so many images
+    SIDE_BYTES = 1 << 18   # that they stay in the second-level cache
 
 cdef struct Convolution:
     Axis rows, columns
@@ -207,12 +221,95 @@ cdef int run_job(
     return run_planes(job, source, weight, bias, result, activation)
 
 
+cdef inline bint has_plane_form(const Convolution *conv, Py_ssize_t lanes) noexcept nogil:
+    """Whether planes of channels with a kernel each are done well as they are: from registers, and with few lanes lost."""
+    cdef const Axis *rows = &conv.rows
+    cdef const Axis *columns = &conv.columns
+    cdef Py_ssize_t taps = rows.taps * columns.taps
+    return taps < 4 or (
+        rows.taps == columns.taps and columns.taps in (3, 5) and rows.stride == 1 and columns.stride == 1
+        and rows.dilation == 1 and columns.dilation == 1
+        and (columns.taps == 3 or (rows.outputs == rows.length and columns.outputs == columns.length))
+        and columns.outputs * LANE_LOSS > taps * lanes
+    )
+
+
+cdef bint is_worth_side_by_side(const Convolution *conv, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
+    """Whether channels with a kernel each are put side by side, though they come in planes."""
+    cdef Py_ssize_t pixels = conv.rows.length * conv.columns.length + conv.rows.outputs * conv.columns.outputs
+    return (
+        not conv.channels_last and conv.channels == 1 and conv.kernels == 1 and conv.groups >= MANY_CHANNELS
+        and pixels <= SIDE_MOST // (SIDE_BY_SIDE * itemsize) and not has_plane_form(conv, lanes)
+    )
+
+
+cdef Convolution some_side_by_side(const Convolution *conv, Py_ssize_t first, Py_ssize_t itemsize) noexcept nogil:
+    """The convolution of as many images as are done at once and of the channels from `first` on, side by side."""
+    cdef Convolution some = conv[0]
+    cdef Py_ssize_t pixels = conv.rows.length * conv.columns.length + conv.rows.outputs * conv.columns.outputs
+    some.channels_last = True
+    some.groups = fnn_min(SIDE_BY_SIDE, conv.groups - first)
+    some.images = fnn_max(SIDE_BYTES // (pixels * some.groups * itemsize), 1)
+    some.images = fnn_even_part(conv.images, some.images, 1)
+    return some
+
+
+cdef void put_side_by_side(
+    const Convolution *some, const real *planes, Py_ssize_t image, Py_ssize_t plane, real *pixels
+) noexcept nogil:
+    """The channels of images that are `image` numbers apart and have planes of `plane` numbers, to pixels."""
+    cdef Py_ssize_t n
+    for n in range(some.images):
+        transpose(pixels + n * plane * some.groups, some.groups, planes + n * image, plane, some.groups, plane)
+
+
+cdef void put_in_planes(
+    const Convolution *some, const real *pixels, Py_ssize_t image, Py_ssize_t plane, real *planes
+) noexcept nogil:
+    """The way back."""
+    cdef Py_ssize_t n
+    for n in range(some.images):
+        transpose(planes + n * image, plane, pixels + n * plane * some.groups, some.groups, plane, some.groups)
+
+
+cdef int forward_side_by_side(
+    const Convolution *conv, const real *x, const real *weight, const real *bias, real *y,
+    const Activation *activation,
+) noexcept nogil:
+    """y where is_worth_side_by_side holds; a negative code where it fails."""
+    cdef Py_ssize_t inputs = conv.rows.length * conv.columns.length
+    cdef Py_ssize_t outputs = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
+    cdef Convolution some = some_side_by_side(conv, 0, sizeof(real))
+    cdef Py_ssize_t images = some.images, first, image
+    cdef real *source = <real *> fnn_workspace(SIDE_PIXELS, images * some.groups * inputs * sizeof(real))
+    cdef real *result = <real *> fnn_workspace(RESULT, images * some.groups * outputs * sizeof(real))
+    if source == NULL or result == NULL:
+        return -1
+    for first from 0 <= first < conv.groups by SIDE_BY_SIDE:
+        some.groups = fnn_min(SIDE_BY_SIDE, conv.groups - first)
+        for image from 0 <= image < conv.images by images:
+            some.images = fnn_min(images, conv.images - image)
+            put_side_by_side(&some, x + (image * conv.groups + first) * inputs, conv.groups * inputs, inputs, source)
+            if forward(
+                &some, <const real *> source, weight + first * taps, bias + first if bias != NULL else NULL, result,
+                activation
+            ) < 0:
+                return -1
+            put_in_planes(
+                &some, <const real *> result, conv.groups * outputs, outputs, y + (image * conv.groups + first) * outputs
+            )
+    return 0
+
+
 cdef int forward(
     const Convolution *conv, const real *x, const real *weight, const real *bias, real *y,
     const Activation *activation,
 ) noexcept nogil:
     """y of plain arrays; a negative code where it fails."""
     cdef Job job
+    if is_worth_side_by_side(conv, sizeof(real), lanes_of(x)):
+        return forward_side_by_side(conv, x, weight, bias, y, activation)
     if not set_forward(&job, conv):
         return -1
     return run_job(conv, &job, x, weight, bias, y, activation)
@@ -323,6 +420,60 @@ cdef int backward(
     return 0
 
 
+cdef void add_numbers(const real *x, real *sum, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        sum[i] += x[i]
+
+
+cdef int backward_side_by_side(
+    const Convolution *conv, Py_ssize_t groups, const real *grad_out, const real *x, const real *weight, real *grad_x,
+    real *grad_weight, real *grad_bias,
+) noexcept nogil:
+    """The gradients of some of the `groups` of an image, where is_worth_side_by_side holds; a negative code where it
+    fails."""
+    cdef Py_ssize_t inputs = conv.rows.length * conv.columns.length
+    cdef Py_ssize_t outputs = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
+    cdef Convolution some = some_side_by_side(conv, 0, sizeof(real))
+    cdef Py_ssize_t images = some.images, first, image, n, c
+    cdef real *source = <real *> fnn_workspace(SIDE_PIXELS, images * some.groups * inputs * sizeof(real))
+    cdef real *gradient = <real *> fnn_workspace(RESULT, images * some.groups * outputs * sizeof(real))
+    cdef real *sums = <real *> fnn_workspace(BIAS, some.groups * taps * sizeof(real))
+    cdef double total[SIDE_BY_SIDE]
+    cdef const real *planes
+    if source == NULL or gradient == NULL or sums == NULL:
+        return -1
+    if grad_weight != NULL:
+        memset(grad_weight, 0, conv.groups * taps * sizeof(real))
+    for first from 0 <= first < conv.groups by SIDE_BY_SIDE:
+        some.groups = fnn_min(SIDE_BY_SIDE, conv.groups - first)
+        memset(total, 0, sizeof(total))
+        for image from 0 <= image < conv.images by images:
+            some.images = fnn_min(images, conv.images - image)
+            planes = grad_out + (image * groups + first) * outputs
+            put_side_by_side(&some, planes, groups * outputs, outputs, gradient)
+            if grad_bias != NULL:
+                for n in range(some.images):
+                    for c in range(some.groups):
+                        total[c] += sum_of(planes + (n * groups + c) * outputs, outputs)
+            if grad_weight != NULL:
+                put_side_by_side(&some, x + (image * groups + first) * inputs, groups * inputs, inputs, source)
+                if backward_weight(&some, <const real *> gradient, <const real *> source, sums, all_of(&some)) < 0:
+                    return -1
+                add_numbers(<const real *> sums, grad_weight + first * taps, some.groups * taps)
+            if grad_x != NULL:
+                if backward_x(&some, <const real *> gradient, weight + first * taps, source) < 0:
+                    return -1
+                put_in_planes(
+                    &some, <const real *> source, groups * inputs, inputs, grad_x + (image * groups + first) * inputs
+                )
+        if grad_bias != NULL:
+            for c in range(some.groups):
+                grad_bias[first + c] = <real> total[c]
+    return 0
+
+
 cdef int backward_planewise(
     const Convolution *some, Py_ssize_t images, Py_ssize_t groups, const real *grad_out, const real *x,
     const real *weight, real *grad_x, real *grad_weight, real *grad_bias,
@@ -333,6 +484,12 @@ cdef int backward_planewise(
     cdef Py_ssize_t kernels = some.groups * some.kernels, k
     cdef double *total = <double *> fnn_workspace(BIAS, kernels * sizeof(double))
     cdef Job job
+    cdef Convolution all_images = some[0]
+    if is_worth_side_by_side(some, sizeof(real), lanes_of(grad_out)):
+        all_images.images = images
+        return backward_side_by_side(
+            &all_images, groups, grad_out, x, weight, grad_x, grad_weight, grad_bias
+        )
     if total == NULL:
         return -1
     memset(total, 0, kernels * sizeof(double))
@@ -406,11 +563,15 @@ cdef inline bint is_covered(const Axis *axis) noexcept:
     )
 
 
+cdef inline Axis one_pixel() noexcept nogil:
+    return Axis(length=1, taps=1, stride=1, dilation=1, before=0, after=0, outputs=1)
+
+
 cdef void join_pixels(Convolution *conv) noexcept:
     """Make one pixel of an image that is as large as the kernels: its pixels are further channels of a product."""
     if conv.groups == 1 and is_covered(&conv.rows) and is_covered(&conv.columns):
         conv.channels *= conv.rows.length * conv.columns.length
-        conv.rows = conv.columns = Axis(length=1, taps=1, stride=1, dilation=1, before=0, after=0, outputs=1)
+        conv.rows = conv.columns = one_pixel()
         conv.channels_last = True
 
 
@@ -424,6 +585,14 @@ cdef inline double work_of(const Convolution *conv) noexcept nogil:
         <double> conv.images * conv.groups * conv.kernels * conv.rows.outputs * conv.columns.outputs
         * conv.channels * conv.rows.taps * conv.columns.taps
     )
+
+
+cdef inline double cost_of(const Convolution *conv) noexcept nogil:
+    """The same, and what reading and writing costs beside them where each channel has kernels of its own."""
+    cdef double inputs = conv.rows.length * conv.columns.length
+    cdef double outputs = conv.kernels * conv.rows.outputs * conv.columns.outputs
+    cdef double moved = conv.images * conv.groups * (inputs + outputs) if conv.channels == 1 and conv.groups > 1 else 0
+    return work_of(conv) + MOVING * moved
 
 
 cdef inline bint is_small(const Convolution *conv) noexcept:
@@ -493,7 +662,7 @@ cdef inline Py_ssize_t lanes_of_number(const Call *call) noexcept nogil:
 cdef Py_ssize_t divide_images(Call *call, int threads) noexcept nogil:
     """Set how many images are a part; how many parts there are, on which no number depends."""
     cdef Py_ssize_t images = call.conv.images, parts
-    cdef double wanted = max(work_of(call.conv) / PART, 1)
+    cdef double wanted = max(cost_of(call.conv) / PART, 1)
     call.images = fnn_max(images, 1)
     if images > 1:
         parts = <Py_ssize_t> wanted if wanted < images else images
@@ -511,6 +680,14 @@ cdef Py_ssize_t divide_kernels(Call *call, double work) noexcept nogil:
         call.kernels = fnn_min(kernels, fnn_max(least, fnn_parts(kernels, <Py_ssize_t> parts) if parts < kernels else 1))
         call.kernels = fnn_even_part(kernels, call.kernels, 1)
     return fnn_parts(kernels, call.kernels) if kernels else 1
+
+
+cdef Py_ssize_t divide_groups_of_image(Call *call) noexcept nogil:
+    """Set how many groups of an image are a part; how many parts there are."""
+    cdef const Convolution *conv = call.conv
+    cdef Py_ssize_t parts = fnn_min(conv.groups, <Py_ssize_t> (cost_of(conv) / conv.images / SHARE) + 1)
+    call.groups = fnn_even_part(conv.groups, fnn_parts(conv.groups, parts), SIDE_BY_SIDE if conv.channels == 1 else 1)
+    return fnn_parts(conv.groups, call.groups)
 
 
 cdef Py_ssize_t divide_weights(Call *call, int threads) noexcept nogil:
@@ -574,10 +751,20 @@ cdef void some_kernels(Call *call, Convolution *conv, Py_ssize_t part) noexcept 
     cdef Py_ssize_t plane = conv.rows.outputs * conv.columns.outputs
     cdef Py_ssize_t kernel = conv.channels * conv.rows.taps * conv.columns.taps
     conv.kernels = fnn_min(call.kernels, conv.kernels - first)
-    call.weight = <const char *> call.weight + first * kernel * size_of_number(call)
-    call.y = <char *> call.y + first * plane * size_of_number(call)
-    if call.bias != NULL:
-        call.bias = <const char *> call.bias + first * size_of_number(call)
+    call.weight = advanced(call.weight, first * kernel, call)
+    call.y = <void *> advanced(call.y, first * plane, call)
+    call.bias = advanced(call.bias, first, call)
+
+
+cdef void some_groups(Call *call, Convolution *conv, Py_ssize_t part) noexcept nogil:
+    """Point `call` to some groups of one image, channels first."""
+    cdef Py_ssize_t first = part * call.groups
+    cdef Py_ssize_t kernel = conv.channels * conv.rows.taps * conv.columns.taps
+    call.x = advanced(call.x, first * conv.channels * conv.rows.length * conv.columns.length, call)
+    call.y = <void *> advanced(call.y, first * conv.kernels * conv.rows.outputs * conv.columns.outputs, call)
+    call.weight = advanced(call.weight, first * conv.kernels * kernel, call)
+    call.bias = advanced(call.bias, first * conv.kernels, call)
+    conv.groups = fnn_min(call.groups, conv.groups - first)
 
 
 cdef void some_lines(Call *call, Convolution *conv, Py_ssize_t part) noexcept nogil:
@@ -594,6 +781,8 @@ cdef int forward_part(void *context, Py_ssize_t part) noexcept nogil:
     cdef Convolution conv = some_images(&call, part // call.of_image * call.images, call.images)
     if call.lines:
         some_lines(&call, &conv, part % call.of_image)
+    elif call.groups:
+        some_groups(&call, &conv, part % call.of_image)
     elif call.of_image > 1:
         some_kernels(&call, &conv, part % call.of_image)
     return forward_of(&conv, call.single, call.x, call.weight, call.bias, call.y, call.activation)
@@ -652,6 +841,207 @@ cdef void add_partial(const Call *call) noexcept nogil:
         add_sums[float](<const float *> call.partial, call.sums - 1, n, <float *> call.grad_weight)
     else:
         add_sums[double](<const double *> call.partial, call.sums - 1, n, <double *> call.grad_weight)
+
+
+# Images of few pixels: the patches of some of them, as a matrix, make products of all their pixels.
+
+cdef struct Patches:
+    const Call *call
+    Convolution product   # of the images that are worked on: a pixel is a patch
+    Py_ssize_t image, images
+    void *patches
+    void *pixels          # of the result, or of its gradient, kernels side by side
+
+
+cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexcept nogil:
+    """Whether a convolution can be a product of patches: there is room for those of an image."""
+    cdef double bytes_of_image = (
+        <double> conv.rows.outputs * conv.columns.outputs * conv.channels * conv.rows.taps * conv.columns.taps * itemsize
+    )
+    return not conv.channels_last and conv.groups == 1 and conv.images > 0 and 0 < bytes_of_image <= PATCH_MOST
+
+
+cdef inline bint is_deep_strided(const Convolution *conv) noexcept nogil:
+    """Whether the direct form would sort pixels by phase, and each number of a patch is a term of many results."""
+    return (
+        (conv.rows.stride > 1 or conv.columns.stride > 1) and conv.kernels >= MANY_KERNELS
+        and conv.channels * conv.rows.taps * conv.columns.taps >= LONG_PATCH
+    )
+
+
+cdef inline bint is_worth_patches(const Call *call) noexcept nogil:
+    """Whether to copy what each pixel of the result reads costs less than the lanes that short lines lose."""
+    cdef const Convolution *conv = call.conv
+    return has_patches(conv, size_of_number(call)) and (
+        is_deep_strided(conv) or conv.rows.outputs * conv.columns.outputs <= FEW_PIXELS
+    )
+
+
+cdef inline bint are_worth_patches(const Call *call) noexcept nogil:
+    """The same of the gradients, where patches are added up to images too; the limits are measured."""
+    cdef const Convolution *conv = call.conv
+    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
+    cdef bint are_apart = conv.rows.stride >= conv.rows.taps and conv.columns.stride >= conv.columns.taps
+    cdef bint are_most = taps >= 4 * pixels  # of an image
+    return has_patches(conv, size_of_number(call)) and (
+        is_deep_strided(conv)
+        or (pixels <= FEW_PIXELS and conv.kernels >= (6 if are_most else 64))
+        or (are_apart and taps >= 9 and conv.kernels >= 32)
+        or (taps >= 25 and pixels <= 400 and conv.kernels >= fnn_max(16 * conv.channels, 64))
+    )
+
+
+cdef int plan_patches(Patches *p, const Call *call) noexcept nogil:
+    """Set how many images are worked on at once, by sizes alone; 0, or what failed."""
+    cdef const Convolution *conv = call.conv
+    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t patch = conv.channels * conv.rows.taps * conv.columns.taps
+    p.call = call
+    p.images = fnn_even_part(conv.images, fnn_max(PATCH_BYTES // (pixels * patch * size_of_number(call)), 1), 1)
+    p.product.groups, p.product.channels, p.product.kernels = 1, patch, conv.kernels
+    p.product.rows = p.product.columns = one_pixel()
+    p.product.channels_last, p.product.panels = True, NULL
+    p.patches = fnn_workspace(PLANES, p.images * pixels * patch * size_of_number(call))
+    p.pixels = fnn_workspace(RESULT, p.images * pixels * conv.kernels * size_of_number(call))
+    return NO_MEMORY if p.patches == NULL or p.pixels == NULL else 0
+
+
+cdef Py_ssize_t next_patches(Patches *p, Py_ssize_t image) noexcept nogil:
+    """Go to the images from `image` on; how many there are."""
+    cdef const Convolution *conv = p.call.conv
+    cdef Py_ssize_t images = fnn_min(p.images, conv.images - image)
+    p.image = image
+    p.product.images = images * conv.rows.outputs * conv.columns.outputs
+    return images
+
+
+cdef void take_line(const Patches *p, Py_ssize_t part, const real *x, real *patches) noexcept nogil:
+    cdef const Convolution *conv = p.call.conv
+    cdef Py_ssize_t image = p.image + part // conv.rows.outputs
+    take_patches(
+        &conv.rows, &conv.columns, conv.channels, x + image * conv.channels * conv.rows.length * conv.columns.length,
+        part % conv.rows.outputs, patches + part * conv.columns.outputs * p.product.channels
+    )
+
+
+cdef int patches_part(void *context, Py_ssize_t part) noexcept nogil:
+    """The patches of one line of one image."""
+    cdef const Patches *p = <const Patches *> context
+    if p.call.single:
+        take_line[float](p, part, <const float *> p.call.x, <float *> p.patches)
+    else:
+        take_line[double](p, part, <const double *> p.call.x, <double *> p.patches)
+    return 0
+
+
+cdef void exchange_pixels(const Patches *p, Py_ssize_t part, real *planes, real *pixels, bint to_planes) noexcept nogil:
+    cdef const Convolution *conv = p.call.conv
+    cdef Py_ssize_t plane = conv.rows.outputs * conv.columns.outputs
+    planes += (p.image + part) * conv.kernels * plane
+    pixels += part * conv.kernels * plane
+    if to_planes:
+        transpose(planes, plane, <const real *> pixels, conv.kernels, plane, conv.kernels)
+    else:
+        transpose(pixels, conv.kernels, <const real *> planes, plane, conv.kernels, plane)
+
+
+cdef int planes_part(void *context, Py_ssize_t part) noexcept nogil:
+    """The result of one image, from its pixels."""
+    cdef const Patches *p = <const Patches *> context
+    if p.call.single:
+        exchange_pixels[float](p, part, <float *> p.call.y, <float *> p.pixels, True)
+    else:
+        exchange_pixels[double](p, part, <double *> p.call.y, <double *> p.pixels, True)
+    return 0
+
+
+cdef int gradient_part(void *context, Py_ssize_t part) noexcept nogil:
+    """The pixels of one image's gradient."""
+    cdef const Patches *p = <const Patches *> context
+    if p.call.single:
+        exchange_pixels[float](p, part, <float *> p.call.grad_out, <float *> p.pixels, False)
+    else:
+        exchange_pixels[double](p, part, <double *> p.call.grad_out, <double *> p.pixels, False)
+    return 0
+
+
+cdef void add_image(const Patches *p, Py_ssize_t part, const real *patches, real *grad_x) noexcept nogil:
+    cdef const Convolution *conv = p.call.conv
+    cdef Py_ssize_t size = conv.channels * conv.rows.length * conv.columns.length, line
+    grad_x += (p.image + part) * size
+    memset(grad_x, 0, size * sizeof(real))
+    for line in range(conv.rows.outputs):
+        add_patches(
+            &conv.rows, &conv.columns, conv.channels,
+            patches + (part * conv.rows.outputs + line) * conv.columns.outputs * p.product.channels, line, grad_x
+        )
+
+
+cdef int image_part(void *context, Py_ssize_t part) noexcept nogil:
+    """The gradient of one image, from its patches."""
+    cdef const Patches *p = <const Patches *> context
+    if p.call.single:
+        add_image[float](p, part, <const float *> p.patches, <float *> p.call.grad_x)
+    else:
+        add_image[double](p, part, <const double *> p.patches, <double *> p.call.grad_x)
+    return 0
+
+
+cdef int forward_by_patches(const Call *call, int threads) noexcept nogil:
+    """y where is_worth_patches holds; 0 or what failed."""
+    cdef Py_ssize_t first = 0, images
+    cdef Patches p
+    cdef int failed = plan_patches(&p, call)
+    while not failed and first < call.conv.images:
+        images = next_patches(&p, first)
+        failed = run(patches_part, &p, images * call.conv.rows.outputs, threads)
+        if not failed:
+            failed = forward_of(
+                &p.product, call.single, p.patches, call.weight, call.bias, p.pixels, call.activation
+            )
+        if not failed:
+            failed = run(planes_part, &p, images, threads)
+        first += images
+    return failed
+
+
+cdef int add_weight_products(const Patches *p) noexcept nogil:
+    """grad_weight += the products of the gradient's pixels and the patches."""
+    cdef Job job
+    if not set_forward(&job, &p.product):
+        return NO_MEMORY
+    if p.call.single:
+        return grad_weight_products[float](
+            &job, True, <const float *> p.patches, <const float *> p.pixels, <float *> p.call.grad_weight
+        )
+    return grad_weight_products[double](
+        &job, True, <const double *> p.patches, <const double *> p.pixels, <double *> p.call.grad_weight
+    )
+
+
+cdef int backward_by_patches(const Call *call, int threads) noexcept nogil:
+    """The gradients that are wanted, where is_worth_patches holds; 0 or what failed."""
+    cdef Py_ssize_t first = 0, images
+    cdef Patches p
+    cdef int failed = plan_patches(&p, call)
+    if call.grad_weight != NULL:
+        memset(call.grad_weight, 0, weights_of(call.conv) * size_of_number(call))
+    while not failed and first < call.conv.images:
+        images = next_patches(&p, first)
+        failed = run(gradient_part, &p, images, threads)
+        if call.grad_weight != NULL and not failed:
+            failed = run(patches_part, &p, images * call.conv.rows.outputs, threads)
+            if not failed:
+                failed = add_weight_products(&p)
+        if call.grad_x != NULL and not failed:
+            failed = backward_of(&p.product, call.single, p.pixels, NULL, call.weight, p.patches, NULL, NULL)
+            if not failed:
+                failed = run(image_part, &p, images, threads)
+        first += images
+    if call.grad_bias != NULL and not failed:
+        failed = backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
+    return failed
 
 
 # Winograd's form: the kernels are transformed first, or last of all their gradient; both belong to all blocks of tiles.
@@ -851,7 +1241,7 @@ cdef bint is_product_of_pixels(const Convolution *conv) noexcept nogil:
 
 cdef int run_forward(Call *call) noexcept nogil:
     cdef Py_ssize_t parts
-    cdef int threads = team(work_of(call.conv), SHARE)
+    cdef int threads = team(cost_of(call.conv), SHARE)
     cdef Job job
     cdef Winograd w
     if is_winograd_forward(call, &job):
@@ -859,6 +1249,8 @@ cdef int run_forward(Call *call) noexcept nogil:
         w.source, w.bias, w.result = call.x, call.bias, call.y
         w.kernels, w.is_transformed = <void *> call.transformed, call.transformed != NULL
         return run_winograd(&w, threads)
+    if is_worth_patches(call):
+        return forward_by_patches(call, threads)
     if is_product_of_pixels(call.conv):
         return forward_of(
             call.conv, call.single, call.x, call.weight, call.bias, call.y, call.activation
@@ -866,23 +1258,31 @@ cdef int run_forward(Call *call) noexcept nogil:
     parts = divide_images(call, threads)
     if call.images == 1 and call.conv.channels_last:
         call.of_image = divide_lines(call, threads)
+    elif call.images == 1 and call.conv.groups > 1:
+        call.of_image = divide_groups_of_image(call)
     elif call.images == 1:
         call.of_image = divide_kernels(call, work_of(call.conv) / call.conv.images)
     return run(forward_part, call, parts * call.of_image, threads)
 
 
-cdef Py_ssize_t divide_groups(Call *call) noexcept nogil:
-    """Set how many groups' planes of an image stay in cache; how many parts there are, none where groups are few."""
+cdef Py_ssize_t divide_groups(Call *call, int threads) noexcept nogil:
+    """Set how many groups' planes of an image stay in cache; how many parts there are, on which no number depends, none
+    where groups are few."""
     cdef const Convolution *conv = call.conv
     cdef Py_ssize_t bytes = size_of_number(call) * (
         conv.rows.length * conv.columns.length + conv.kernels * conv.rows.outputs * conv.columns.outputs
     )
+    cdef Py_ssize_t parts
     if (
         conv.channels_last or conv.groups < MANY_CHANNELS or conv.channels != 1 or conv.kernels not in (1, 2)
         or conv.kernels * conv.rows.taps * conv.columns.taps > MOST_TERMS
     ):
         return 0
-    call.groups = fnn_even_part(conv.groups, fnn_max(GROUP_BYTES // bytes, 1), 1)
+    if is_worth_side_by_side(conv, size_of_number(call), lanes_of_number(call)):
+        call.groups = SIDE_BY_SIDE
+    else:
+        parts = fnn_parts(conv.groups, fnn_max(GROUP_BYTES // bytes, 1))
+        call.groups = fnn_parts(conv.groups, fnn_min(fnn_parts(parts, threads) * threads, conv.groups))
     return fnn_parts(conv.groups, call.groups)
 
 
@@ -918,13 +1318,14 @@ cdef int groups_part(void *context, Py_ssize_t part) noexcept nogil:
 
 
 cdef int run_backward(Call *call) noexcept nogil:
-    cdef Py_ssize_t of_groups = divide_groups(call)
-    if of_groups:
-        return run(groups_part, call, of_groups, team(2 * work_of(call.conv), SHARE))
-    cdef Py_ssize_t parts
-    cdef int failed, threads = team(2 * work_of(call.conv), SHARE)
+    cdef int failed, threads = team(2 * cost_of(call.conv), SHARE)
+    cdef Py_ssize_t parts, of_groups = divide_groups(call, threads)
     cdef Job job
     cdef Winograd w
+    if of_groups:
+        return run(groups_part, call, of_groups, threads)
+    if are_worth_patches(call) and not is_winograd_forward(call, &job):
+        return backward_by_patches(call, threads)
     if call.grad_x != NULL and is_winograd_backward(call, &job):
         w = winograd_of(call, &job)
         w.source, w.result = call.grad_out, call.grad_x

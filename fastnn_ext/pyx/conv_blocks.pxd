@@ -39,7 +39,7 @@ cdef extern from "engine/conv.h" nogil:
         Py_ssize_t images, lines, count, a_image, a_line, b_image, b_line
 
     ctypedef struct Channels "fnn_conv_channels":
-        Py_ssize_t k, count
+        Py_ssize_t k, pixels, count, row, step
         const void *a
         Py_ssize_t a_rs
         const Py_ssize_t *a_at
@@ -57,16 +57,20 @@ cdef extern from "engine/conv.h" nogil:
     Py_ssize_t max_rows "fnn_conv_rows"(Py_ssize_t vecs)
     void fnn_conv_run_tile_f32(const Tile *tile, Py_ssize_t rows, Py_ssize_t vecs)
     void fnn_conv_run_tile_f64(const Tile *tile, Py_ssize_t rows, Py_ssize_t vecs)
-    void fnn_conv_run_channels_f32(const Channels *tile, Py_ssize_t rows)
-    void fnn_conv_run_channels_f64(const Channels *tile, Py_ssize_t rows)
+    void fnn_conv_run_channels_f32(const Channels *line)
+    void fnn_conv_run_channels_f64(const Channels *line)
+    void fnn_conv_channel_dots_f32(const Channels *line, float *sums, Py_ssize_t sums_rs)
+    void fnn_conv_channel_dots_f64(const Channels *line, double *sums, Py_ssize_t sums_rs)
     void fnn_conv_copy_lines_f32(
-        float *target, Py_ssize_t width, const float *source, Py_ssize_t source_rs, Py_ssize_t lines,
+        float *target, Py_ssize_t width, const float *source, Py_ssize_t step, Py_ssize_t source_rs, Py_ssize_t lines,
         Py_ssize_t at, Py_ssize_t count, Py_ssize_t rest
     )
+    void fnn_conv_spread_line_f32(float *target, Py_ssize_t step, const float *source, Py_ssize_t count)
     void fnn_conv_copy_lines_f64(
-        double *target, Py_ssize_t width, const double *source, Py_ssize_t source_rs, Py_ssize_t lines,
+        double *target, Py_ssize_t width, const double *source, Py_ssize_t step, Py_ssize_t source_rs, Py_ssize_t lines,
         Py_ssize_t at, Py_ssize_t count, Py_ssize_t rest
     )
+    void fnn_conv_spread_line_f64(double *target, Py_ssize_t step, const double *source, Py_ssize_t count)
     void fnn_conv_dots_f32(
         const Lines *block, const float *a, Py_ssize_t a_rs, Py_ssize_t rows,
         const float *b, const Py_ssize_t *b_at, Py_ssize_t cols, float *c, Py_ssize_t c_rs
@@ -126,6 +130,14 @@ cdef inline Py_ssize_t lanes_of(const real *x) noexcept nogil:
 cdef inline Py_ssize_t gap(Py_ssize_t position, Py_ssize_t step) noexcept nogil:
     """How many steps bring `position` to 0 or beyond."""
     return 0 if position >= 0 else (-position + step - 1) // step
+
+
+cdef inline void reverse(Py_ssize_t *numbers, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t i, number
+    for i in range(count // 2):
+        number = numbers[i]
+        numbers[i] = numbers[count - 1 - i]
+        numbers[count - 1 - i] = number
 
 
 cdef inline bint reserve(Taps *taps, int slot, Py_ssize_t count) noexcept nogil:
@@ -258,34 +270,32 @@ cdef inline bint is_inside(const Taps *taps, Py_ssize_t start, Py_ssize_t count)
 
 
 cdef inline void copy_lines(
-    real *target, Py_ssize_t width, const real *source, Py_ssize_t source_rs, Py_ssize_t lines, Py_ssize_t at,
-    Py_ssize_t end, Py_ssize_t rest,
+    real *target, Py_ssize_t width, const real *source, Py_ssize_t step, Py_ssize_t source_rs, Py_ssize_t lines,
+    Py_ssize_t at, Py_ssize_t end, Py_ssize_t rest,
 ) noexcept nogil:
-    """Lines of numbers side by side, one after the other, then `rest` zeros; may write zeros a vector beyond."""
+    """Lines one after the other, then `rest` zeros: target[x] = source[x * step] for x from `at` to `end`, else zero.
+
+    May write zeros a vector beyond.
+    """
     if real is float:
-        fnn_conv_copy_lines_f32(target, width, source + at, source_rs, lines, at, end - at, rest)
+        fnn_conv_copy_lines_f32(target, width, source + at * step, step, source_rs, lines, at, end - at, rest)
     else:
-        fnn_conv_copy_lines_f64(target, width, source + at, source_rs, lines, at, end - at, rest)
+        fnn_conv_copy_lines_f64(target, width, source + at * step, step, source_rs, lines, at, end - at, rest)
 
 
 cdef inline void copy_line(
-    real *target, Py_ssize_t width, const real *source, Py_ssize_t at, Py_ssize_t end, Py_ssize_t step
+    real *target, Py_ssize_t width, const real *source, Py_ssize_t at, Py_ssize_t end
 ) noexcept nogil:
-    """target[x] = source[x * step] for x from `at` to `end`, else zero; may write zeros a vector beyond."""
-    cdef Py_ssize_t x
-    if step == 1:
-        copy_lines(target, width, source, 0, 1, at, end, 0)
-        return
-    for x in range(at):
-        target[x] = 0
-    if step == 2:
-        for x in range(at, end):
-            target[x] = source[2 * x]
+    """target[x] = source[x] for x from `at` to `end`, else zero; may write zeros a vector beyond."""
+    copy_lines(target, width, source, 1, 0, 1, at, end, 0)
+
+
+cdef inline void spread_line(real *target, Py_ssize_t step, const real *source, Py_ssize_t count) noexcept nogil:
+    """target[x * step] = source[x]"""
+    if real is float:
+        fnn_conv_spread_line_f32(target, step, source, count)
     else:
-        for x in range(at, end):
-            target[x] = source[x * step]
-    for x in range(end, width):
-        target[x] = 0
+        fnn_conv_spread_line_f64(target, step, source, count)
 
 
 cdef inline void transpose(
@@ -317,11 +327,18 @@ cdef inline void add_dots(
         fnn_conv_dots_f64(block, a, a_rs, rows, b, b_at, cols, c, c_rs)
 
 
-cdef inline void run_channels(const real *dtype, const Channels *tile, Py_ssize_t rows) noexcept nogil:
+cdef inline void run_channels(const real *dtype, const Channels *line) noexcept nogil:
     if real is float:
-        fnn_conv_run_channels_f32(tile, rows)
+        fnn_conv_run_channels_f32(line)
     else:
-        fnn_conv_run_channels_f64(tile, rows)
+        fnn_conv_run_channels_f64(line)
+
+
+cdef inline void add_channel_dots(const Channels *line, real *sums, Py_ssize_t sums_rs) noexcept nogil:
+    if real is float:
+        fnn_conv_channel_dots_f32(line, sums, sums_rs)
+    else:
+        fnn_conv_channel_dots_f64(line, sums, sums_rs)
 
 
 cdef inline void activate(const Activation *activation, real *y, Py_ssize_t n) noexcept nogil:

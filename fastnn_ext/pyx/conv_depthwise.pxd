@@ -127,22 +127,15 @@ cdef inline bint next_block_of_image(Block *block, const Plan *plan, const Job *
     return block.lines > 0
 
 
-cdef inline void swap(Py_ssize_t *a, Py_ssize_t *b) noexcept nogil:
-    cdef Py_ssize_t value = a[0]
-    a[0] = b[0]
-    b[0] = value
-
-
 cdef inline void find_terms(Terms *terms, Plane *plane, const Block *block, const Job *job) noexcept nogil:
     """The terms of a block, those of a square in the order of the memory."""
-    cdef Py_ssize_t p, last
+    cdef Py_ssize_t last
     plane.k = job.channels * job.rows.count * job.columns.count
     place_terms(terms.weight_at, terms.source_at, 0, plane.k, block, job)
     last = plane.k - 1
     if plane.form != ANY and terms.source_at[0] > terms.source_at[last]:
-        for p in range(plane.k // 2):
-            swap(terms.weight_at + p, terms.weight_at + last - p)
-            swap(terms.source_at + p, terms.source_at + last - p)
+        reverse(terms.weight_at, plane.k)
+        reverse(terms.source_at, plane.k)
     plane.b_at = terms.source_at
     plane.lines, plane.count, plane.b_line = block.lines, block.columns, block.width
 

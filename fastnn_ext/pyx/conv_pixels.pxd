@@ -76,11 +76,11 @@ cdef inline void copy_pixels(
             if not 0 <= y < job.rows.length:
                 memset(target, 0, block.width * sizeof(real))
             elif job.groups == 1:
-                copy_line(target, block.width, line + left * pixel, at, end, 1)
+                copy_line(target, block.width, line + left * pixel, at, end)
             else:
                 for x in range(block.width // job.channels):
                     end = job.channels if 0 <= left + x < job.columns.length else 0
-                    copy_line(target + x * job.channels, job.channels, line + (left + x) * pixel, 0, end, 1)
+                    copy_line(target + x * job.channels, job.channels, line + (left + x) * pixel, 0, end)
             target += block.width
     memset(target, 0, MAX_VECS * lanes_of(source) * sizeof(real))
 
@@ -157,7 +157,7 @@ cdef inline void pack_weight(
     cdef Py_ssize_t p, i
     if weight_i == 1:
         for p in range(terms):
-            copy_line(packed + p * width, width, weight + weight_at[p], 0, count, 1)
+            copy_line(packed + p * width, width, weight + weight_at[p], 0, count)
         return
     for i in range(count):
         for p in range(terms):
@@ -289,25 +289,36 @@ cdef inline void activate_pixels(
 cdef inline void place_taps(
     Py_ssize_t *weight_at, Py_ssize_t *source_at, const Block *block, const Job *job
 ) noexcept nogil:
-    """Where each tap is, of a channel that has a kernel to itself."""
+    """Where each tap is, of a channel that has a kernel to itself, in the order of the memory."""
+    cdef Py_ssize_t last = job.rows.count * job.columns.count - 1
     cdef Py_ssize_t r, s, p = 0
     for r in range(job.rows.count):
         for s in range(job.columns.count):
             weight_at[p] = job.rows.index[r] * job.weight_row + job.columns.index[s] * job.weight_column
             source_at[p] = place_of_tap(r, s, block, job)
             p += 1
+    if source_at[0] > source_at[last]:
+        reverse(weight_at, last + 1)
+        reverse(source_at, last + 1)
+
+
+cdef inline void place_line(Channels *line, const Block *block, const Job *job) noexcept nogil:
+    """The distances of a line of the block, and whether its taps follow each other."""
+    cdef const Taps *columns = &job.columns
+    line.pixels, line.step, line.a_rs, line.c_rs = block.columns, columns.step, columns.step * block.pixel, job.result_column
+    line.k = job.rows.count * columns.count
+    line.row = columns.count if columns.high - columns.low + 1 == columns.count else 1
 
 
 cdef inline void depthwise_block(
     const Block *block, const Job *job, Channels *tile, const real *source, real *result
 ) noexcept nogil:
-    """The tile's channels of one block, a few pixels at a time."""
-    cdef Py_ssize_t line, x
+    """The tile's channels of one block, line by line."""
+    cdef Py_ssize_t line
     for line in range(block.images * block.lines):
-        for x in range(0, block.columns, 4):
-            tile.a = source + source_line(line, block, job) + x * tile.a_rs
-            tile.c = result + result_line(line, block, job) + x * tile.c_rs
-            run_channels(source, tile, fnn_min(4, block.columns - x))
+        tile.a = source + source_line(line, block, job)
+        tile.c = result + result_line(line, block, job)
+        run_channels(source, tile)
 
 
 cdef inline int run_depthwise(
@@ -329,7 +340,7 @@ cdef inline int run_depthwise(
     cdef Channels tile
     if weight_at == NULL or packed == NULL or not plan_pixels(&plan, job, sizeof(real)):
         return -1
-    tile.k, tile.a_at, tile.b, tile.b_rs, tile.c_rs = taps, weight_at + taps, packed, width, job.result_column
+    tile.a_at, tile.b, tile.b_rs = weight_at + taps, packed, width
     for channel from 0 <= channel < job.channels by width:
         tile.count = fnn_min(width, job.channels - channel)
         tile.bias = NULL
@@ -351,7 +362,7 @@ cdef inline int run_depthwise(
             if part == NULL:
                 return -1
             target = result + start_of(&block, job)
-            tile.a_rs = job.columns.step * block.pixel
+            place_line(&tile, &block, job)
             depthwise_block(&block, job, &tile, part + channel, target + channel)
             if activation != NULL and channel + tile.count == job.channels:
                 activate_pixels(activation, &block, job, target)
@@ -489,28 +500,39 @@ cdef inline int grad_weight_transposed(
     return 0
 
 
+cdef inline void flush(real *sums, double *total, Py_ssize_t n) noexcept nogil:
+    """Add sums to the total, and begin again."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        total[i] += sums[i]
+        sums[i] = 0
+
+
 cdef inline int grad_weight_depthwise(
     const Job *job, const real *source, const real *grad_out, real *grad_weight
 ) noexcept nogil:
-    """The same where each group is one channel, blocks being those of all groups. Lines are summed in double."""
+    """The same where each group is one channel, blocks being those of all groups. A few lines are summed in `real`."""
     cdef Py_ssize_t taps = job.rows.count * job.columns.count, channels = job.end_group - job.first_group
+    cdef Py_ssize_t width = fnn_parts(channels, lanes_of(source)) * lanes_of(source)
     cdef Py_ssize_t *weight_at = <Py_ssize_t *> fnn_workspace(RUNS, (2 * taps + 1) * sizeof(Py_ssize_t))
     cdef Py_ssize_t *source_at = weight_at + taps
-    cdef double *total = <double *> fnn_workspace(WEIGHT, (taps + 1) * channels * sizeof(double))
-    cdef real *sums = <real *> fnn_workspace(BIAS, (channels + 1) * sizeof(real))
-    cdef Py_ssize_t line, p, c
+    cdef double *total = <double *> fnn_workspace(WEIGHT, (taps * width + 1) * (sizeof(double) + sizeof(real)))
+    cdef real *sums = <real *> (total + taps * width)
+    cdef Py_ssize_t line, p, c, summed
     cdef const real *part
     cdef Plan plan
     cdef Block block
+    cdef Channels tile
     cdef Job share = job[0]
-    if weight_at == NULL or total == NULL or sums == NULL or not plan_pixels(&plan, job, sizeof(real)):
+    if weight_at == NULL or total == NULL or not plan_pixels(&plan, job, sizeof(real)):
         return -1
     share.groups, share.channels = job.channels // channels, channels
     source += job.first_group
     grad_out += job.first_group
     grad_weight += job.first_group * job.weight_group
     memset(&block, 0, sizeof(Block))
-    memset(total, 0, taps * channels * sizeof(double))
+    memset(total, 0, taps * width * (sizeof(double) + sizeof(real)))
+    tile.count, tile.a_at = channels, source_at
     while next_block(&block, &plan, job):
         if poll():
             return -1
@@ -519,32 +541,19 @@ cdef inline int grad_weight_depthwise(
         part = part_of_pixels(&block, &share, source)
         if part == NULL:
             return -1
+        place_line(&tile, &block, &share)
+        summed = 0
         for line in range(block.images * block.lines):
-            for p in range(taps):
-                add_line_products(
-                    sums, grad_out + start_of(&block, job) + result_line(line, &block, job),
-                    part + source_line(line, &block, &share) + source_at[p], block.columns, job.result_column,
-                    job.columns.step * block.pixel, channels, total + p * channels
-                )
+            tile.a = part + source_line(line, &block, &share)
+            tile.c = <void *> (grad_out + start_of(&block, job) + result_line(line, &block, job))
+            add_channel_dots(&tile, sums, width)
+            summed += block.columns
+            if summed >= CHUNK_PIXELS:
+                flush(sums, total, taps * width)
+                summed = 0
+        flush(sums, total, taps * width)
     place_taps(weight_at, source_at, &block, job)
     for c in range(channels):
         for p in range(taps):
-            grad_weight[c * job.weight_group + weight_at[p]] = <real> total[p * channels + c]
+            grad_weight[c * job.weight_group + weight_at[p]] = <real> total[p * width + c]
     return 0
-
-
-cdef inline void add_line_products(
-    real *sums, const real *g, const real *x, Py_ssize_t count, Py_ssize_t g_step, Py_ssize_t x_step,
-    Py_ssize_t channels, double *total,
-) noexcept nogil:
-    """total[c] += the sum of g[c] x[c] over `count` pixels."""
-    cdef Py_ssize_t c, i
-    for c in range(channels):
-        sums[c] = g[c] * x[c]
-    for i in range(1, count):
-        g += g_step
-        x += x_step
-        for c in range(channels):
-            sums[c] += g[c] * x[c]
-    for c in range(channels):
-        total[c] += sums[c]

@@ -94,20 +94,6 @@ cdef inline bint place_planes(
     return block.height != height or block.width != width or block.line_step != line_step
 
 
-cdef inline void copy_line_of_images(
-    real *target, const Block *block, const real *source, Py_ssize_t image, Py_ssize_t at, Py_ssize_t end,
-    Py_ssize_t step,
-) noexcept nogil:
-    """The same line of all the block's images, side by side."""
-    cdef Py_ssize_t rest = block.line_step - block.images * block.width, n
-    if step == 1:
-        copy_lines(target, block.width, source, image, block.images, at, end, rest)
-        return
-    for n in range(block.images):
-        copy_line(target + n * block.width, block.width, source + n * image, at, end, step)
-    memset(target + block.images * block.width, 0, rest * sizeof(real))
-
-
 cdef inline void copy_planes(
     real *target, const Block *block, const Job *job, const real *source, Py_ssize_t channels
 ) noexcept nogil:
@@ -130,21 +116,16 @@ cdef inline void copy_planes(
                 end = fnn_max(fnn_min(block.width, gap(column - columns.length, columns.step)), at)
                 line = source + row * columns.length + column
                 memset(target, 0, top * size * sizeof(real))
-                if size == block.width and columns.step > 1:
-                    for y in range(top, bottom):
-                        copy_line(
-                            target + y * size, size, line + y * rows.step * columns.length, at, end, columns.step
-                        )
-                elif block.images == 1 and columns.step == 1:
+                if block.images == 1:
                     copy_lines(
-                        target + top * size, size, line + top * rows.step * columns.length,
+                        target + top * size, size, line + top * rows.step * columns.length, columns.step,
                         rows.step * columns.length, bottom - top, at, end, 0
                     )
                 else:
                     for y in range(top, bottom):
-                        copy_line_of_images(
-                            target + y * size, block, line + y * rows.step * columns.length, image, at, end,
-                            columns.step
+                        copy_lines(
+                            target + y * size, block.width, line + y * rows.step * columns.length, columns.step,
+                            image, block.images, at, end, size - block.images * block.width
                         )
                 memset(target + bottom * size, 0, (block.height - bottom) * size * sizeof(real))
                 target += block.height * size
@@ -286,14 +267,13 @@ cdef inline void multiply_planes(
 
 cdef inline void spread(const Block *block, const Job *job, const real *compact, real *result) noexcept nogil:
     """A block of one group of the result to its pixels, which are more than one apart."""
-    cdef Py_ssize_t i, image, line, x
+    cdef Py_ssize_t i, image, line
     cdef real *target
     for i in range(job.m):
         for image in range(block.images):
             for line in range(block.lines):
                 target = result + i * job.result_i + image * job.result_image + line * job.result_line
-                for x in range(block.columns):
-                    target[x * job.result_column] = compact[x]
+                spread_line(target, job.result_column, compact, block.columns)
                 compact += block.columns
 
 

@@ -5,8 +5,10 @@
  *                  lie in the image, and the matrix of patches that a plain product would need is never made
  *   conv_dots      sums of products along the lines of images, for the gradient of the weights
  *   conv_channels  depthwise, with the channels side by side
+ *   conv_channel_dots the gradient of its weights
  *   conv_plane     depthwise, with the pixels side by side
  *   conv_plane_dots the gradient of its weights
+ *   conv_take_patch, conv_add_patch what one pixel of the result reads, copied, and added to where it came from
  *   conv_transpose of planes to pixels and back
  */
 #ifndef FASTNN_CONV_H
@@ -39,6 +41,13 @@ typedef struct {
     int whole;              /* whether it is not, and each vector is one run: then it is stored from the registers */
 } fnn_conv_tile;
 
+/* What a pixel of the result reads of some planes: short lines of `count` numbers that are `step` apart. */
+typedef struct {
+    ptrdiff_t planes, lines, count, step;
+    ptrdiff_t patch_plane, patch_line; /* from one to the next in a patch, where the numbers are side by side, */
+    ptrdiff_t source_plane, source_line; /* and in the planes */
+} fnn_conv_patch;
+
 /* The lines of a block of images. */
 typedef struct {
     ptrdiff_t images, lines, count; /* `count` numbers along each line */
@@ -46,12 +55,15 @@ typedef struct {
     ptrdiff_t b_image, b_line;
 } fnn_conv_lines;
 
-/* A few pixels of a depthwise convolution, their channels side by side. */
+/* A line of a depthwise convolution, the channels of its pixels side by side. */
 typedef struct {
     ptrdiff_t k;            /* number of taps */
+    ptrdiff_t pixels;       /* of the result */
     ptrdiff_t count;        /* number of channels */
+    ptrdiff_t row;          /* so many taps each follow each other, from pixel to pixel of A, or 1 */
+    ptrdiff_t step;         /* how many pixels of A a pixel of the result is further, for such rows of taps */
     const void *a;
-    ptrdiff_t a_rs;         /* from one pixel to the next */
+    ptrdiff_t a_rs;         /* what that is in numbers */
     const ptrdiff_t *a_at;  /* of each tap */
     const void *b;
     ptrdiff_t b_rs;         /* from one tap to the next; weights and bias have whole vectors */
@@ -81,6 +93,13 @@ enum {
     FNN_PLANE_SQUARE_3, /* 3 x 3 neighbours, a row of taps being a line of B */
     FNN_PLANE_SAME_3,   /* the same around each pixel of a plane that lies at B without a frame */
     FNN_PLANE_SAME_5    /* 5 x 5 of them */
+};
+
+enum {
+    FNN_ROW_TAPS = 7,       /* of a row of taps that a kernel of its own does, at most */
+    FNN_ROW_PIXELS = FNN_REGISTERS >= 32 ? 8 : 6, /* that it does together: they share what they read */
+    FNN_DOT_TAPS = 12,      /* whose sums are in registers together, */
+    FNN_DOT_PIXELS = 16     /* over so many pixels */
 };
 
 enum {

@@ -114,8 +114,8 @@ FNN_STATIC void FNN_NAME(conv_run_tile)(const fnn_conv_tile *t, ptrdiff_t rows, 
     tiles[vecs][rows](t);
 }
 
-/* target[0 .. width) = zeros up to `at`, `count` numbers of the source, then zeros. Up to a vector behind
- * the end gets zeros too: lines are copied in the order of the memory, and the next one repairs that. */
+/* target[0 .. width) = zeros up to `at`, `count` numbers of the source, then zeros. Up to a vector behind the end gets
+ * zeros too: lines are copied in the order of the memory, and the next one repairs that. */
 FNN_INLINE void FNN_NAME(conv_copy_line)(FNN_REAL *target, ptrdiff_t width, const FNN_REAL *source,
                                          ptrdiff_t at, ptrdiff_t count)
 {
@@ -133,24 +133,111 @@ FNN_INLINE void FNN_NAME(conv_copy_line)(FNN_REAL *target, ptrdiff_t width, cons
         FNN_NAME(store)(target + q, zero);
 }
 
+/* The same of numbers that are `step` apart. */
+FNN_INLINE void FNN_NAME(conv_copy_apart)(FNN_REAL *target, ptrdiff_t width, const FNN_REAL *source, ptrdiff_t step,
+                                          ptrdiff_t at, ptrdiff_t count)
+{
+    const FNN_VEC zero = FNN_NAME(splat)(0);
+    ptrdiff_t q = 0;
+    for (; q < at; q += FNN_LANES)
+        FNN_NAME(store)(target + q, zero);
+    q = 0;
+#if FNN_FREE_MASKS
+    /* as many as two vectors have */
+    const ptrdiff_t at_once = fnn_min(fnn_parts(2 * FNN_LANES, step), FNN_LANES);
+    const FNN_NAME(mask) places = FNN_NAME(places)(step);
+    for (; q < count; q += at_once) {
+        const ptrdiff_t some = fnn_min(at_once, count - q), size = (some - 1) * step + 1;
+        const FNN_VEC a = FNN_NAME(load_part)(source + q * step, fnn_min(size, FNN_LANES));
+        const FNN_VEC b = FNN_NAME(load_part)(source + q * step + FNN_LANES, fnn_max(size - FNN_LANES, 0));
+        FNN_NAME(store)(target + at + q, FNN_NAME(pick)(a, b, places, some));
+    }
+    q += FNN_LANES - at_once;
+#else
+    if (step == 2 && FNN_LANES > 1)
+        for (; q + FNN_LANES <= count; q += FNN_LANES)
+            FNN_NAME(store)(target + at + q, FNN_NAME(every_second)(FNN_NAME(load)(source + 2 * q),
+                                                                    FNN_NAME(load)(source + 2 * q + FNN_LANES - 1)));
+    for (; q < count; q++)
+        target[at + q] = source[q * step];
+#endif
+    for (q += at; q < width; q += FNN_LANES)
+        FNN_NAME(store)(target + q, zero);
+}
+
 /* The same for `lines` of them that follow each other in the target; then `rest` zeros. */
-FNN_STATIC void FNN_NAME(conv_copy_lines)(FNN_REAL *target, ptrdiff_t width, const FNN_REAL *source,
+FNN_STATIC void FNN_NAME(conv_copy_lines)(FNN_REAL *target, ptrdiff_t width, const FNN_REAL *source, ptrdiff_t step,
                                           ptrdiff_t source_rs, ptrdiff_t lines, ptrdiff_t at, ptrdiff_t count,
                                           ptrdiff_t rest)
 {
     const FNN_VEC zero = FNN_NAME(splat)(0);
-    if (width <= FNN_LANES && count > 0) {
+    if (width <= FNN_LANES && count > 0 && step == 1) {
         for (ptrdiff_t n = 0; n < lines; n++, target += width, source += source_rs) {
             if (at)
                 FNN_NAME(store)(target, zero);
             FNN_NAME(store)(target + at, FNN_NAME(load_part)(source, count));
         }
-    } else {
+    } else if (step == 1) {
         for (ptrdiff_t n = 0; n < lines; n++, target += width, source += source_rs)
             FNN_NAME(conv_copy_line)(target, width, source, at, count);
+    } else {
+        for (ptrdiff_t n = 0; n < lines; n++, target += width, source += source_rs)
+            FNN_NAME(conv_copy_apart)(target, width, source, step, at, count);
     }
     for (ptrdiff_t q = 0; q < rest; q += FNN_LANES)
         FNN_NAME(store)(target + q, zero);
+}
+
+/* target[q * step] = source[q] for a line of `count` numbers; step > 1. */
+FNN_STATIC void FNN_NAME(conv_spread_line)(FNN_REAL *target, ptrdiff_t step, const FNN_REAL *source, ptrdiff_t count)
+{
+    ptrdiff_t q = 0;
+    if (step == 2 && FNN_LANES > 1) {
+        for (; q + FNN_LANES <= count; q += FNN_LANES) {
+            const FNN_VEC v = FNN_NAME(load)(source + q);
+            FNN_REAL *a = target + 2 * q, *b = a + FNN_LANES - 1;
+            FNN_NAME(store)(a, FNN_NAME(spread_a)(v, FNN_NAME(load)(a)));
+            FNN_NAME(store)(b, FNN_NAME(spread_b)(v, FNN_NAME(load)(b)));
+        }
+    }
+    for (; q < count; q++)
+        target[q * step] = source[q];
+}
+
+/* For each plane c, line n and number q of a patch:
+ * patch[c * patch_plane + n * patch_line + q] = source[c * source_plane + n * source_line + q * step]. Short lines are
+ * stored under a mask: whole vectors would meet two cache lines each. */
+FNN_STATIC void FNN_NAME(conv_take_patch)(const fnn_conv_patch *t, FNN_REAL *patch, const FNN_REAL *source)
+{
+    const ptrdiff_t count = t->count, step = t->step;
+    for (ptrdiff_t c = 0; c < t->planes; c++) {
+        for (ptrdiff_t n = 0; n < t->lines; n++) {
+            const FNN_REAL *from = source + c * t->source_plane + n * t->source_line;
+            FNN_REAL *to = patch + c * t->patch_plane + n * t->patch_line;
+            if (FNN_FREE_MASKS && step == 1 && count <= FNN_LANES)
+                FNN_NAME(store_part)(to, FNN_NAME(load_part)(from, count), count);
+            else
+                for (ptrdiff_t q = 0; q < count; q++)
+                    to[q] = from[q * step];
+        }
+    }
+}
+
+/* The way back: each number is added to the one that it came from. */
+FNN_STATIC void FNN_NAME(conv_add_patch)(const fnn_conv_patch *t, const FNN_REAL *patch, FNN_REAL *source)
+{
+    const ptrdiff_t count = t->count, step = t->step;
+    for (ptrdiff_t c = 0; c < t->planes; c++) {
+        for (ptrdiff_t n = 0; n < t->lines; n++) {
+            const FNN_REAL *from = patch + c * t->patch_plane + n * t->patch_line;
+            FNN_REAL *to = source + c * t->source_plane + n * t->source_line;
+            if (FNN_FREE_MASKS && step == 1 && count <= FNN_LANES)
+                FNN_NAME(put)(to, FNN_NAME(load_part)(from, count), count, 1);
+            else
+                for (ptrdiff_t q = 0; q < count; q++)
+                    to[q * step] += from[q];
+        }
+    }
 }
 
 /* sums[s] = the sum of the lanes of acc[s]: a transposition that adds its two halves after every step. */
@@ -250,46 +337,167 @@ FNN_STATIC void FNN_NAME(conv_dots)(const fnn_conv_lines *block, const FNN_REAL 
 }
 
 /* Depthwise with the channels in the lanes: c[i * c_rs + v] = bias[v] + the sum over p of
- * a[i * a_rs + a_at[p] + v] b[p * b_rs + v], for `rows` pixels i and `count` channels v. */
-FNN_INLINE void FNN_NAME(conv_channels)(int rows, const fnn_conv_channels *t, ptrdiff_t v, ptrdiff_t count)
+ * a[i * a_rs + a_at[p] + v] b[p * b_rs + v], for `pixels` pixels from `at` on and `count` channels from v on. */
+FNN_INLINE void FNN_NAME(conv_channels)(int pixels, const fnn_conv_channels *t, ptrdiff_t at, ptrdiff_t v,
+                                        ptrdiff_t count)
 {
-    const FNN_REAL *a = (const FNN_REAL *)t->a + v, *b = (const FNN_REAL *)t->b + v;
+    const FNN_REAL *a = (const FNN_REAL *)t->a + at * t->a_rs + v, *b = (const FNN_REAL *)t->b + v;
     const FNN_REAL *bias = (const FNN_REAL *)t->bias;
+    FNN_REAL *c = (FNN_REAL *)t->c + at * t->c_rs + v;
     const int whole = count == FNN_LANES;
     FNN_VEC acc[4];
-    FNN_UNROLL for (int i = 0; i < rows; i++)
+    FNN_UNROLL for (int i = 0; i < pixels; i++)
         acc[i] = FNN_NAME(splat)(0);
     for (ptrdiff_t p = 0; p < t->k; p++) {
         const FNN_REAL *x = a + t->a_at[p];
         const FNN_VEC w = FNN_NAME(load)(b + p * t->b_rs);
-        FNN_UNROLL for (int i = 0; i < rows; i++)
+        FNN_UNROLL for (int i = 0; i < pixels; i++)
             acc[i] += w * (whole ? FNN_NAME(load)(x + i * t->a_rs)
                                  : FNN_NAME(load_part)(x + i * t->a_rs, count));
     }
-    FNN_UNROLL for (int i = 0; i < rows; i++) {
-        FNN_REAL *c = (FNN_REAL *)t->c + i * t->c_rs + v;
-        const FNN_VEC sum = bias ? acc[i] + FNN_NAME(load)(bias + v) : acc[i];
-        if (whole)
-            FNN_NAME(store)(c, sum);
-        else
-            FNN_NAME(store_part)(c, sum, count);
-    }
+    FNN_UNROLL for (int i = 0; i < pixels; i++)
+        FNN_NAME(put)(c + i * t->c_rs, bias ? acc[i] + FNN_NAME(load)(bias + v) : acc[i], count, 0);
 }
 
-FNN_STATIC void FNN_NAME(conv_run_channels)(const fnn_conv_channels *t, ptrdiff_t rows)
+/* The same for taps in rows and whole vectors: what is read of a pixel serves all results that it is a term of. */
+FNN_INLINE void FNN_NAME(conv_channel_rows)(int pixels, int size, int step, const fnn_conv_channels *t, ptrdiff_t at,
+                                            ptrdiff_t v)
 {
-    for (ptrdiff_t v = 0; v < t->count; v += FNN_LANES) {
-        const ptrdiff_t count = fnn_min(FNN_LANES, t->count - v);
-        if (rows == 4)
-            FNN_NAME(conv_channels)(4, t, v, count);
-        else if (rows == 3)
-            FNN_NAME(conv_channels)(3, t, v, count);
-        else if (rows == 2)
-            FNN_NAME(conv_channels)(2, t, v, count);
-        else
-            FNN_NAME(conv_channels)(1, t, v, count);
+    const ptrdiff_t pixel = t->a_rs / step;
+    const FNN_REAL *a = (const FNN_REAL *)t->a + at * t->a_rs + v, *b = (const FNN_REAL *)t->b + v;
+    const FNN_REAL *bias = (const FNN_REAL *)t->bias;
+    FNN_REAL *c = (FNN_REAL *)t->c + at * t->c_rs + v;
+    FNN_VEC acc[FNN_ROW_PIXELS], w[FNN_ROW_TAPS];
+    FNN_UNROLL for (int i = 0; i < pixels; i++)
+        acc[i] = FNN_NAME(splat)(0);
+    for (ptrdiff_t p = 0; p < t->k; p += size) {
+        const FNN_REAL *x = a + t->a_at[p];
+        FNN_UNROLL for (int s = 0; s < size; s++)
+            w[s] = FNN_NAME(load)(b + (p + s) * t->b_rs);
+        FNN_UNROLL for (int j = 0; j < (pixels - 1) * step + size; j++) {
+            const FNN_VEC xv = FNN_NAME(load)(x + j * pixel);
+            FNN_UNROLL for (int i = 0; i < pixels; i++)
+                if (j - i * step >= 0 && j - i * step < size)
+                    acc[i] += xv * w[j - i * step];
+        }
+    }
+    FNN_UNROLL for (int i = 0; i < pixels; i++)
+        FNN_NAME(store)(c + i * t->c_rs, bias ? acc[i] + FNN_NAME(load)(bias + v) : acc[i]);
+}
+
+#define FNN_ROWS_OF_TAPS(make, pixels, step) \
+    make(pixels, 2, step) make(pixels, 3, step) make(pixels, 4, step) make(pixels, 5, step) make(pixels, 6, step) \
+    make(pixels, 7, step)
+#define FNN_MANY_PIXELS(make) FNN_ROWS_OF_TAPS(make, FNN_ROW_PIXELS, 1) FNN_ROWS_OF_TAPS(make, FNN_ROW_PIXELS, 2)
+#define FNN_FEW_PIXELS(make) FNN_ROWS_OF_TAPS(make, 4, 1) FNN_ROWS_OF_TAPS(make, 4, 2)
+#define FNN_MAKE(pixels, size, step, name)                                                               \
+    FNN_OUTLINE void FNN_NAME(name##_##size##_##step)(const fnn_conv_channels *t, ptrdiff_t at, ptrdiff_t v) \
+    {                                                                                                    \
+        FNN_NAME(conv_channel_rows)(pixels, size, step, t, at, v);                                       \
+    }
+#define FNN_MAKE_MANY(pixels, size, step) FNN_MAKE(pixels, size, step, conv_channels_many)
+#define FNN_MAKE_FEW(pixels, size, step) FNN_MAKE(pixels, size, step, conv_channels_few)
+FNN_MANY_PIXELS(FNN_MAKE_MANY)
+FNN_FEW_PIXELS(FNN_MAKE_FEW)
+
+/* A line of the result, in rows of taps where there is a kernel for them. Where fewer pixels are left than a kernel does,
+ * it starts earlier and does some again. */
+FNN_STATIC void FNN_NAME(conv_run_channels)(const fnn_conv_channels *t)
+{
+    typedef void (*function)(const fnn_conv_channels *, ptrdiff_t, ptrdiff_t);
+#define FNN_NAME_MANY(pixels, size, step) FNN_NAME(conv_channels_many_##size##_##step),
+#define FNN_NAME_FEW(pixels, size, step) FNN_NAME(conv_channels_few_##size##_##step),
+    static const function many[] = {FNN_MANY_PIXELS(FNN_NAME_MANY)}, few[] = {FNN_FEW_PIXELS(FNN_NAME_FEW)};
+    const int in_rows = t->row > 1 && t->row <= FNN_ROW_TAPS && t->step <= 2 && t->pixels >= 4;
+    const ptrdiff_t kind = in_rows ? (t->step - 1) * (FNN_ROW_TAPS - 1) + t->row - 2 : 0;
+    const ptrdiff_t whole = t->count / FNN_LANES * FNN_LANES, pixels = t->pixels;
+    for (ptrdiff_t at = 0, step; in_rows && at < pixels; at += step) {
+        const int is_many = pixels - at > 4 && pixels >= FNN_ROW_PIXELS;
+        step = is_many ? FNN_ROW_PIXELS : 4;
+        for (ptrdiff_t v = 0; v < whole; v += FNN_LANES)
+            (is_many ? many : few)[kind](t, fnn_min(at, pixels - step), v);
+    }
+    if (in_rows && whole == t->count)
+        return;
+    for (ptrdiff_t at = 0, step; at < pixels; at += step) {
+        step = pixels >= 4 ? 4 : 1;
+        for (ptrdiff_t v = in_rows ? whole : 0; v < t->count; v += FNN_LANES) {
+            const ptrdiff_t count = fnn_min(FNN_LANES, t->count - v), from = fnn_min(at, pixels - step);
+            if (step == 4 && count == FNN_LANES)
+                FNN_NAME(conv_channels)(4, t, from, v, FNN_LANES);
+            else if (step == 4)
+                FNN_NAME(conv_channels)(4, t, from, v, count);
+            else
+                FNN_NAME(conv_channels)(1, t, from, v, count);
+        }
     }
 }
+#undef FNN_ROWS_OF_TAPS
+#undef FNN_MANY_PIXELS
+#undef FNN_FEW_PIXELS
+#undef FNN_MAKE
+#undef FNN_MAKE_MANY
+#undef FNN_MAKE_FEW
+#undef FNN_NAME_MANY
+#undef FNN_NAME_FEW
+
+/* sums[p * sums_rs + v] += the sum over the pixels i of c[i * c_rs + v] a[i * a_rs + a_at[p] + v], for the taps p from
+ * `tap` on and `count` channels from v on. */
+FNN_INLINE void FNN_NAME(conv_channel_taps)(int taps, const fnn_conv_channels *t, ptrdiff_t at, ptrdiff_t pixels,
+                                            ptrdiff_t tap, ptrdiff_t v, ptrdiff_t count, FNN_REAL *sums,
+                                            ptrdiff_t sums_rs)
+{
+    const FNN_REAL *a = (const FNN_REAL *)t->a + at * t->a_rs + v, *c = (const FNN_REAL *)t->c + at * t->c_rs + v;
+    const FNN_REAL *x[FNN_DOT_TAPS];
+    const int whole = count == FNN_LANES;
+    FNN_VEC acc[FNN_DOT_TAPS];
+    sums += tap * sums_rs + v;
+    FNN_UNROLL for (int s = 0; s < taps; s++) {
+        acc[s] = FNN_NAME(load)(sums + s * sums_rs);
+        x[s] = a + t->a_at[tap + s];
+    }
+    for (ptrdiff_t i = 0; i < pixels; i++) {
+        const FNN_VEC g = whole ? FNN_NAME(load)(c + i * t->c_rs) : FNN_NAME(load_part)(c + i * t->c_rs, count);
+        FNN_UNROLL for (int s = 0; s < taps; s++)
+            acc[s] += g * (whole ? FNN_NAME(load)(x[s] + i * t->a_rs)
+                                 : FNN_NAME(load_part)(x[s] + i * t->a_rs, count));
+    }
+    FNN_UNROLL for (int s = 0; s < taps; s++)
+        FNN_NAME(store)(sums + s * sums_rs, acc[s]);
+}
+
+#define FNN_EACH_TAPS(make) \
+    make(1) make(2) make(3) make(4) make(5) make(6) make(7) make(8) make(9) make(10) make(11) make(12)
+#define FNN_MAKE(taps)                                                                                            \
+    FNN_OUTLINE void FNN_NAME(conv_channel_taps_##taps)(const fnn_conv_channels *t, ptrdiff_t at, ptrdiff_t pixels, \
+                                                        ptrdiff_t tap, ptrdiff_t v, FNN_REAL *sums,               \
+                                                        ptrdiff_t sums_rs)                                        \
+    {                                                                                                             \
+        const ptrdiff_t count = fnn_min(FNN_LANES, t->count - v);                                                 \
+        if (count == FNN_LANES)                                                                                   \
+            FNN_NAME(conv_channel_taps)(taps, t, at, pixels, tap, v, FNN_LANES, sums, sums_rs);                   \
+        else                                                                                                      \
+            FNN_NAME(conv_channel_taps)(taps, t, at, pixels, tap, v, count, sums, sums_rs);                       \
+    }
+FNN_EACH_TAPS(FNN_MAKE)
+
+/* The same for all taps and channels, some pixels at a time, which stay in the first-level cache; the lines of sums
+ * have whole vectors. */
+FNN_STATIC void FNN_NAME(conv_channel_dots)(const fnn_conv_channels *t, FNN_REAL *sums, ptrdiff_t sums_rs)
+{
+    typedef void (*function)(const fnn_conv_channels *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, FNN_REAL *, ptrdiff_t);
+#define FNN_NAME_TAPS(taps) FNN_NAME(conv_channel_taps_##taps),
+    static const function kinds[] = {NULL, FNN_EACH_TAPS(FNN_NAME_TAPS)};
+    const ptrdiff_t most = fnn_even_part(t->k, FNN_DOT_TAPS, 1);
+    const ptrdiff_t pixels = t->count > FNN_LANES ? fnn_even_part(t->pixels, FNN_DOT_PIXELS, 1) : t->pixels;
+    for (ptrdiff_t at = 0; at < t->pixels; at += pixels)
+        for (ptrdiff_t v = 0; v < t->count; v += FNN_LANES)
+            for (ptrdiff_t tap = 0; tap < t->k; tap += most)
+                kinds[fnn_min(most, t->k - tap)](t, at, fnn_min(pixels, t->pixels - at), tap, v, sums, sums_rs);
+}
+#undef FNN_EACH_TAPS
+#undef FNN_MAKE
+#undef FNN_NAME_TAPS
 
 /* acc[i] += the dense square `kernel` over the lines from b on. */
 FNN_INLINE void FNN_NAME(conv_add_square)(int rows, const FNN_REAL *b, ptrdiff_t b_line, const FNN_VEC *kernel,

@@ -198,7 +198,56 @@ FNN_INLINE FNN_VEC FNN_NAME(shift_down)(FNN_VEC v, int n)
 #endif
 }
 
+/* Numbers that are two apart in memory. a is the vector at p and b the one at p + FNN_LANES - 1: together they are what
+ * lies between the first and the last of these numbers, and nothing beyond. */
+#define FNN_LANE(lane, n) (lane)
+#define FNN_EVEN(lane, n) (2 * (lane) + ((lane) >= (n)))
+#define FNN_SPREAD_A(lane, n) ((lane) % 2 ? FNN_LANES + (lane) : (lane) / 2)
+#define FNN_SPREAD_B(lane, n) ((lane) % 2 ? (n) + (lane) / 2 : FNN_LANES + (lane))
+
+FNN_INLINE FNN_VEC FNN_NAME(every_second)(FNN_VEC a, FNN_VEC b)
+{
+    (void)b;
+    return FNN_SHUFFLE(a, b, FNN_EVEN, FNN_LANES / 2);
+}
+
+/* a and b with the lanes of v in the places of these numbers. */
+FNN_INLINE FNN_VEC FNN_NAME(spread_a)(FNN_VEC v, FNN_VEC a)
+{
+    (void)a;
+    return FNN_SHUFFLE(v, a, FNN_SPREAD_A, 0);
+}
+
+FNN_INLINE FNN_VEC FNN_NAME(spread_b)(FNN_VEC v, FNN_VEC b)
+{
+    (void)b;
+    return FNN_SHUFFLE(v, b, FNN_SPREAD_B, FNN_LANES / 2);
+}
+
+#if FNN_FREE_MASKS
+/* 0, step, 2 step, ... */
+FNN_INLINE FNN_NAME(mask) FNN_NAME(places)(ptrdiff_t step)
+{
+    const FNN_NAME(mask) lane = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)};
+    return lane * (FNN_INT)step;
+}
+
+/* The first `count` lanes get those of a, then b, that are at these places, the others zeros. */
+FNN_INLINE FNN_VEC FNN_NAME(pick)(FNN_VEC a, FNN_VEC b, FNN_NAME(mask) places, ptrdiff_t count)
+{
+#if FNN_REAL_BITS == 32
+    return (FNN_VEC)_mm512_maskz_permutex2var_ps((__mmask16)((1u << count) - 1), (__m512)a, (__m512i)places, (__m512)b);
+#else
+    return (FNN_VEC)_mm512_maskz_permutex2var_pd((__mmask8)((1u << count) - 1), (__m512d)a, (__m512i)places, (__m512d)b);
+#endif
+}
+#endif
+
 #undef FNN_VEC
+#undef FNN_LANE
+#undef FNN_EVEN
+#undef FNN_SPREAD_A
+#undef FNN_SPREAD_B
 #undef FNN_UP
 #undef FNN_DOWN
 #undef FNN_UPPER
