@@ -821,9 +821,11 @@ cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     cdef Convolution conv
     if part < of_weight:
         return weight_part(&call, part)
-    if part == of_weight:
-        return backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
-    conv = some_images(&call, (part - of_weight - 1) * call.images, call.images)
+    if call.grad_bias != NULL:
+        if part == of_weight:
+            return backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
+        part -= 1
+    conv = some_images(&call, (part - of_weight) * call.images, call.images)
     return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
 
 
@@ -850,7 +852,8 @@ cdef struct Patches:
     Convolution product   # of the images that are worked on: a pixel is a patch
     Py_ssize_t image, images
     void *patches
-    void *pixels          # of the result, or of its gradient, kernels side by side
+    void *pixels          # of the result, or of its gradient, kernels side by side: as they are, or in this
+    void *room
 
 
 cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexcept nogil:
@@ -858,7 +861,9 @@ cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexc
     cdef double bytes_of_image = (
         <double> conv.rows.outputs * conv.columns.outputs * conv.channels * conv.rows.taps * conv.columns.taps * itemsize
     )
-    return not conv.channels_last and conv.groups == 1 and conv.images > 0 and 0 < bytes_of_image <= PATCH_MOST
+    return (
+        conv.groups == 1 and conv.images > 0 and 0 < bytes_of_image <= PATCH_MOST and not is_product_of_pixels(conv)
+    )
 
 
 cdef inline bint is_deep_strided(const Convolution *conv) noexcept nogil:
@@ -877,18 +882,21 @@ cdef inline bint is_worth_patches(const Call *call) noexcept nogil:
     )
 
 
-cdef inline bint are_worth_patches(const Call *call) noexcept nogil:
-    """The same of the gradients, where patches are added up to images too; the limits are measured."""
+cdef bint are_worth_patches(const Call *call, bint of_image) noexcept nogil:
+    """The same of a gradient: that of the image, to which patches are added up, or of the kernels. Limits are measured."""
     cdef const Convolution *conv = call.conv
     cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
     cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
     cdef bint are_apart = conv.rows.stride >= conv.rows.taps and conv.columns.stride >= conv.columns.taps
     cdef bint are_most = taps >= 4 * pixels  # of an image
-    return has_patches(conv, size_of_number(call)) and (
-        is_deep_strided(conv)
-        or (pixels <= FEW_PIXELS and conv.kernels >= (6 if are_most else 64))
-        or (are_apart and taps >= 9 and conv.kernels >= 32)
-        or (taps >= 25 and pixels <= 400 and conv.kernels >= fnn_max(16 * conv.channels, 64))
+    if not has_patches(conv, size_of_number(call)):
+        return False
+    if is_deep_strided(conv) or (pixels <= FEW_PIXELS and conv.kernels >= (6 if are_most else 64)):
+        return True
+    if conv.channels_last:  # a few channels would be a part of a vector
+        return conv.channels <= 8 and conv.kernels >= (16 if of_image else 64)
+    return (are_apart and taps >= 9 and conv.kernels >= 32) or (
+        taps >= 25 and pixels <= 400 and conv.kernels >= fnn_max(16 * conv.channels, 64)
     )
 
 
@@ -903,16 +911,22 @@ cdef int plan_patches(Patches *p, const Call *call) noexcept nogil:
     p.product.rows = p.product.columns = one_pixel()
     p.product.channels_last, p.product.panels = True, NULL
     p.patches = fnn_workspace(PLANES, p.images * pixels * patch * size_of_number(call))
-    p.pixels = fnn_workspace(RESULT, p.images * pixels * conv.kernels * size_of_number(call))
-    return NO_MEMORY if p.patches == NULL or p.pixels == NULL else 0
+    p.room = NULL
+    if not conv.channels_last:
+        p.room = fnn_workspace(RESULT, p.images * pixels * conv.kernels * size_of_number(call))
+    return NO_MEMORY if p.patches == NULL or (p.room == NULL and not conv.channels_last) else 0
 
 
-cdef Py_ssize_t next_patches(Patches *p, Py_ssize_t image) noexcept nogil:
-    """Go to the images from `image` on; how many there are."""
+cdef Py_ssize_t next_patches(Patches *p, Py_ssize_t image, const void *result) noexcept nogil:
+    """Go to the images from `image` on; how many there are. The result is y or its gradient."""
     cdef const Convolution *conv = p.call.conv
     cdef Py_ssize_t images = fnn_min(p.images, conv.images - image)
+    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
     p.image = image
-    p.product.images = images * conv.rows.outputs * conv.columns.outputs
+    p.product.images = images * pixels
+    p.pixels = p.room
+    if conv.channels_last:
+        p.pixels = <void *> advanced(result, image * pixels * conv.kernels, p.call)
     return images
 
 
@@ -920,8 +934,8 @@ cdef void take_line(const Patches *p, Py_ssize_t part, const real *x, real *patc
     cdef const Convolution *conv = p.call.conv
     cdef Py_ssize_t image = p.image + part // conv.rows.outputs
     take_patches(
-        &conv.rows, &conv.columns, conv.channels, x + image * conv.channels * conv.rows.length * conv.columns.length,
-        part % conv.rows.outputs, patches + part * conv.columns.outputs * p.product.channels
+        &conv.rows, &conv.columns, conv.channels, conv.channels_last,
+        x + image * conv.channels * conv.rows.length * conv.columns.length, part % conv.rows.outputs, patches + part * conv.columns.outputs * p.product.channels
     )
 
 
@@ -973,7 +987,7 @@ cdef void add_image(const Patches *p, Py_ssize_t part, const real *patches, real
     memset(grad_x, 0, size * sizeof(real))
     for line in range(conv.rows.outputs):
         add_patches(
-            &conv.rows, &conv.columns, conv.channels,
+            &conv.rows, &conv.columns, conv.channels, conv.channels_last,
             patches + (part * conv.rows.outputs + line) * conv.columns.outputs * p.product.channels, line, grad_x
         )
 
@@ -994,13 +1008,13 @@ cdef int forward_by_patches(const Call *call, int threads) noexcept nogil:
     cdef Patches p
     cdef int failed = plan_patches(&p, call)
     while not failed and first < call.conv.images:
-        images = next_patches(&p, first)
+        images = next_patches(&p, first, call.y)
         failed = run(patches_part, &p, images * call.conv.rows.outputs, threads)
         if not failed:
             failed = forward_of(
                 &p.product, call.single, p.patches, call.weight, call.bias, p.pixels, call.activation
             )
-        if not failed:
+        if not failed and not call.conv.channels_last:
             failed = run(planes_part, &p, images, threads)
         first += images
     return failed
@@ -1021,15 +1035,16 @@ cdef int add_weight_products(const Patches *p) noexcept nogil:
 
 
 cdef int backward_by_patches(const Call *call, int threads) noexcept nogil:
-    """The gradients that are wanted, where is_worth_patches holds; 0 or what failed."""
+    """The gradients of images and weights that are not NULL; 0 or what failed."""
     cdef Py_ssize_t first = 0, images
     cdef Patches p
     cdef int failed = plan_patches(&p, call)
     if call.grad_weight != NULL:
         memset(call.grad_weight, 0, weights_of(call.conv) * size_of_number(call))
     while not failed and first < call.conv.images:
-        images = next_patches(&p, first)
-        failed = run(gradient_part, &p, images, threads)
+        images = next_patches(&p, first, call.grad_out)
+        if not call.conv.channels_last:
+            failed = run(gradient_part, &p, images, threads)
         if call.grad_weight != NULL and not failed:
             failed = run(patches_part, &p, images * call.conv.rows.outputs, threads)
             if not failed:
@@ -1039,9 +1054,23 @@ cdef int backward_by_patches(const Call *call, int threads) noexcept nogil:
             if not failed:
                 failed = run(image_part, &p, images, threads)
         first += images
-    if call.grad_bias != NULL and not failed:
-        failed = backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
     return failed
+
+
+cdef int take_gradients(Call *call, int threads) noexcept nogil:
+    """Those gradients that patches are worth; they are not wanted any more. 0 or what failed."""
+    cdef Call some = call[0]
+    if call.grad_x == NULL or not are_worth_patches(call, True):
+        some.grad_x = NULL
+    if call.grad_weight == NULL or not are_worth_patches(call, False):
+        some.grad_weight = NULL
+    if some.grad_x == NULL and some.grad_weight == NULL:
+        return 0
+    if some.grad_x != NULL:
+        call.grad_x = NULL
+    if some.grad_weight != NULL:
+        call.grad_weight = NULL
+    return backward_by_patches(&some, threads)
 
 
 # Winograd's form: the kernels are transformed first, or last of all their gradient; both belong to all blocks of tiles.
@@ -1249,12 +1278,12 @@ cdef int run_forward(Call *call) noexcept nogil:
         w.source, w.bias, w.result = call.x, call.bias, call.y
         w.kernels, w.is_transformed = <void *> call.transformed, call.transformed != NULL
         return run_winograd(&w, threads)
-    if is_worth_patches(call):
-        return forward_by_patches(call, threads)
     if is_product_of_pixels(call.conv):
         return forward_of(
             call.conv, call.single, call.x, call.weight, call.bias, call.y, call.activation
         )
+    if is_worth_patches(call):
+        return forward_by_patches(call, threads)
     parts = divide_images(call, threads)
     if call.images == 1 and call.conv.channels_last:
         call.of_image = divide_lines(call, threads)
@@ -1324,8 +1353,6 @@ cdef int run_backward(Call *call) noexcept nogil:
     cdef Winograd w
     if of_groups:
         return run(groups_part, call, of_groups, threads)
-    if are_worth_patches(call) and not is_winograd_forward(call, &job):
-        return backward_by_patches(call, threads)
     if call.grad_x != NULL and is_winograd_backward(call, &job):
         w = winograd_of(call, &job)
         w.source, w.result = call.grad_out, call.grad_x
@@ -1346,6 +1373,9 @@ cdef int run_backward(Call *call) noexcept nogil:
             call.grad_weight = NULL
         elif failed != UNEVEN:
             return failed
+    failed = take_gradients(call, threads)
+    if failed:
+        return failed
     if call.grad_weight != NULL:
         call.of_weight = divide_weights(call, threads)
         divide_sums(call)
@@ -1353,7 +1383,7 @@ cdef int run_backward(Call *call) noexcept nogil:
             call.partial = fnn_workspace(PARTIAL, (call.sums - 1) * weights_of(call.conv) * size_of_number(call))
             if call.partial == NULL:
                 return NO_MEMORY
-    parts = call.of_weight * call.sums + 1
+    parts = call.of_weight * call.sums + (call.grad_bias != NULL)
     if call.grad_x != NULL:
         parts += divide_images(call, threads)
     failed = run(backward_part, call, parts, threads)

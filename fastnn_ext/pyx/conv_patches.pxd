@@ -1,6 +1,7 @@
 """Convolutions of images with few pixels: rows of a matrix hold what each pixel of the result reads, its patch.
 
-A patch is in the order of the weights, [channel, r, s], and has zeros where its taps are outside of the image.
+A patch is in the order of the weights, [channel, r, s] or [r, s, channel], and has zeros where its taps are outside of
+the image.
 """
 
 from common cimport real
@@ -29,52 +30,65 @@ cdef inline Span span_of(const Axis *axis, Py_ssize_t output) noexcept nogil:
 
 
 cdef inline Py_ssize_t place_patch(
-    Patch *patch, const Axis *rows, const Axis *columns, Py_ssize_t channels, Span r, Span s
+    Patch *patch, const Axis *rows, const Axis *columns, Py_ssize_t channels, bint channels_last, Span r, Span s
 ) noexcept nogil:
-    """Set what a pixel of the result reads of the image; where that starts in a plane."""
-    patch.planes, patch.lines, patch.count, patch.step = channels, r.end - r.first, s.end - s.first, columns.dilation
-    patch.patch_plane, patch.patch_line = rows.taps * columns.taps, columns.taps
-    patch.source_plane, patch.source_line = rows.length * columns.length, rows.dilation * columns.length
-    return (r.start + r.first * rows.dilation) * columns.length + s.start + s.first * columns.dilation
+    """Set what a pixel of the result reads of the image; where that starts in the image."""
+    cdef Py_ssize_t pixel = channels if channels_last else 1
+    cdef Py_ssize_t at = (r.start + r.first * rows.dilation) * columns.length + s.start + s.first * columns.dilation
+    patch.lines, patch.patch_line = r.end - r.first, columns.taps * pixel
+    patch.source_line = rows.dilation * columns.length * pixel
+    if not channels_last:
+        patch.planes, patch.count, patch.step = channels, s.end - s.first, columns.dilation
+        patch.patch_plane, patch.source_plane = rows.taps * columns.taps, rows.length * columns.length
+        return at
+    patch.step = 1
+    if columns.dilation == 1:  # neighbours are one long line
+        patch.planes, patch.count = 1, (s.end - s.first) * channels
+    else:
+        patch.planes, patch.count = s.end - s.first, channels
+    patch.patch_plane, patch.source_plane = channels, columns.dilation * channels
+    return at * channels
 
 
 cdef inline void take_patches(
-    const Axis *rows, const Axis *columns, Py_ssize_t channels, const real *image, Py_ssize_t line, real *patches
+    const Axis *rows, const Axis *columns, Py_ssize_t channels, bint channels_last, const real *image, Py_ssize_t line,
+    real *patches
 ) noexcept nogil:
-    """The patches of one line of the result, from planes."""
-    cdef Py_ssize_t taps = rows.taps * columns.taps, x
+    """The patches of one line of the result."""
+    cdef Py_ssize_t size = rows.taps * columns.taps * channels, x
     cdef Span r = span_of(rows, line), s
     cdef const real *source
     cdef real *inside
     cdef Patch patch
     for x in range(columns.outputs):
         s = span_of(columns, x)
-        source = image + place_patch(&patch, rows, columns, channels, r, s)
-        inside = patches + r.first * columns.taps + s.first
-        if patch.lines < rows.taps or patch.count < columns.taps:
-            memset(patches, 0, channels * taps * sizeof(real))
+        source = image + place_patch(&patch, rows, columns, channels, channels_last, r, s)
+        inside = patches + (r.first * columns.taps + s.first) * (channels if channels_last else 1)
+        if r.end - r.first < rows.taps or s.end - s.first < columns.taps:
+            memset(patches, 0, size * sizeof(real))
         if real is float:
             fnn_conv_take_patch_f32(&patch, inside, source)
         else:
             fnn_conv_take_patch_f64(&patch, inside, source)
-        patches += channels * taps
+        patches += size
 
 
 cdef inline void add_patches(
-    const Axis *rows, const Axis *columns, Py_ssize_t channels, const real *patches, Py_ssize_t line, real *image
+    const Axis *rows, const Axis *columns, Py_ssize_t channels, bint channels_last, const real *patches,
+    Py_ssize_t line, real *image
 ) noexcept nogil:
     """The way back: each pixel of the image gets the sum of what the patches of a line have for it."""
-    cdef Py_ssize_t taps = rows.taps * columns.taps, x
+    cdef Py_ssize_t size = rows.taps * columns.taps * channels, x
     cdef Span r = span_of(rows, line), s
     cdef const real *inside
     cdef real *target
     cdef Patch patch
     for x in range(columns.outputs):
         s = span_of(columns, x)
-        target = image + place_patch(&patch, rows, columns, channels, r, s)
-        inside = patches + r.first * columns.taps + s.first
+        target = image + place_patch(&patch, rows, columns, channels, channels_last, r, s)
+        inside = patches + (r.first * columns.taps + s.first) * (channels if channels_last else 1)
         if real is float:
             fnn_conv_add_patch_f32(&patch, inside, target)
         else:
             fnn_conv_add_patch_f64(&patch, inside, target)
-        patches += channels * taps
+        patches += size

@@ -204,40 +204,55 @@ FNN_STATIC void FNN_NAME(conv_spread_line)(FNN_REAL *target, ptrdiff_t step, con
         target[q * step] = source[q];
 }
 
-/* For each plane c, line n and number q of a patch:
- * patch[c * patch_plane + n * patch_line + q] = source[c * source_plane + n * source_line + q * step]. Short lines are
- * stored under a mask: whole vectors would meet two cache lines each. */
-FNN_STATIC void FNN_NAME(conv_take_patch)(const fnn_conv_patch *t, FNN_REAL *patch, const FNN_REAL *source)
+/* to[q] = from[q * step], or to[q * step] += from[q], for `count` numbers q. Where masks are free short lines are stored under
+ * one: whole vectors would meet two cache lines each. */
+FNN_INLINE void FNN_NAME(conv_take_line)(FNN_REAL *to, const FNN_REAL *from, ptrdiff_t step, ptrdiff_t count)
 {
-    const ptrdiff_t count = t->count, step = t->step;
-    for (ptrdiff_t c = 0; c < t->planes; c++) {
-        for (ptrdiff_t n = 0; n < t->lines; n++) {
-            const FNN_REAL *from = source + c * t->source_plane + n * t->source_line;
-            FNN_REAL *to = patch + c * t->patch_plane + n * t->patch_line;
-            if (FNN_FREE_MASKS && step == 1 && count <= FNN_LANES)
-                FNN_NAME(store_part)(to, FNN_NAME(load_part)(from, count), count);
-            else
-                for (ptrdiff_t q = 0; q < count; q++)
-                    to[q] = from[q * step];
+    ptrdiff_t q = 0;
+    if (step == 1) {
+        for (; q + FNN_LANES <= count; q += FNN_LANES)
+            FNN_NAME(store)(to + q, FNN_NAME(load)(from + q));
+        if (FNN_FREE_MASKS) {
+            FNN_NAME(store_part)(to + q, FNN_NAME(load_part)(from + q, count - q), count - q);
+            return;
         }
     }
+    for (; q < count; q++)
+        to[q] = from[q * step];
+}
+
+FNN_INLINE void FNN_NAME(conv_add_line)(FNN_REAL *to, const FNN_REAL *from, ptrdiff_t step, ptrdiff_t count)
+{
+    ptrdiff_t q = 0;
+    if (step == 1) {
+        for (; q + FNN_LANES <= count; q += FNN_LANES)
+            FNN_NAME(put)(to + q, FNN_NAME(load)(from + q), FNN_LANES, 1);
+        if (FNN_FREE_MASKS) {
+            FNN_NAME(put)(to + q, FNN_NAME(load_part)(from + q, count - q), count - q, 1);
+            return;
+        }
+    }
+    for (; q < count; q++)
+        to[q * step] += from[q];
+}
+
+/* patch[c * patch_plane + n * patch_line + q] = source[c * source_plane + n * source_line + q * step] for each plane c, line
+ * n and number q. */
+FNN_STATIC void FNN_NAME(conv_take_patch)(const fnn_conv_patch *t, FNN_REAL *patch, const FNN_REAL *source)
+{
+    for (ptrdiff_t c = 0; c < t->planes; c++)
+        for (ptrdiff_t n = 0; n < t->lines; n++)
+            FNN_NAME(conv_take_line)(patch + c * t->patch_plane + n * t->patch_line,
+                                     source + c * t->source_plane + n * t->source_line, t->step, t->count);
 }
 
 /* The way back: each number is added to the one that it came from. */
 FNN_STATIC void FNN_NAME(conv_add_patch)(const fnn_conv_patch *t, const FNN_REAL *patch, FNN_REAL *source)
 {
-    const ptrdiff_t count = t->count, step = t->step;
-    for (ptrdiff_t c = 0; c < t->planes; c++) {
-        for (ptrdiff_t n = 0; n < t->lines; n++) {
-            const FNN_REAL *from = patch + c * t->patch_plane + n * t->patch_line;
-            FNN_REAL *to = source + c * t->source_plane + n * t->source_line;
-            if (FNN_FREE_MASKS && step == 1 && count <= FNN_LANES)
-                FNN_NAME(put)(to, FNN_NAME(load_part)(from, count), count, 1);
-            else
-                for (ptrdiff_t q = 0; q < count; q++)
-                    to[q * step] += from[q];
-        }
-    }
+    for (ptrdiff_t c = 0; c < t->planes; c++)
+        for (ptrdiff_t n = 0; n < t->lines; n++)
+            FNN_NAME(conv_add_line)(source + c * t->source_plane + n * t->source_line,
+                                    patch + c * t->patch_plane + n * t->patch_line, t->step, t->count);
 }
 
 /* sums[s] = the sum of the lanes of acc[s]: a transposition that adds its two halves after every step. */
