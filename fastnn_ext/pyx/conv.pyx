@@ -54,8 +54,8 @@ cdef enum:
     SUMS_BYTES = 1 << 18   # and their bytes: they stay in the second-level cache
     PARTIAL = PLANES       # slot of the workspace for these sums
     FEW_PIXELS = 16        # of an image whose convolution is a product of patches,
-    MANY_KERNELS = 128     # or that many kernels with a stride
-    LONG_PATCH = 512       # and that many terms,
+    SHORT_LINE = 7         # or, of so short lines or with a stride, one of many kernels
+    LONG_PATCH = 256       # and so many terms,
     PATCH_MOST = 1 << 22   # if the patches of an image have no more bytes than this;
     PATCH_BYTES = 1 << 21  # so many are made at once
     LANE_LOSS = 16         # taps for each vector that a line of a plane is, and less: lanes are lost for nothing
@@ -866,11 +866,12 @@ cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexc
     )
 
 
-cdef inline bint is_deep_strided(const Convolution *conv) noexcept nogil:
-    """Whether the direct form would sort pixels by phase, and each number of a patch is a term of many results."""
+cdef inline bint is_deep(const Convolution *conv, Py_ssize_t kernels) noexcept nogil:
+    """Whether the direct form would sort pixels by phase, or lose lanes of short lines, and each number of a patch is a
+    term of at least so many results, which are sums of many."""
     return (
-        (conv.rows.stride > 1 or conv.columns.stride > 1) and conv.kernels >= MANY_KERNELS
-        and conv.channels * conv.rows.taps * conv.columns.taps >= LONG_PATCH
+        (conv.rows.stride > 1 or conv.columns.stride > 1 or conv.columns.outputs <= SHORT_LINE)
+        and conv.kernels >= kernels and conv.channels * conv.rows.taps * conv.columns.taps >= LONG_PATCH
     )
 
 
@@ -878,7 +879,8 @@ cdef inline bint is_worth_patches(const Call *call) noexcept nogil:
     """Whether to copy what each pixel of the result reads costs less than the lanes that short lines lose."""
     cdef const Convolution *conv = call.conv
     return has_patches(conv, size_of_number(call)) and (
-        is_deep_strided(conv) or conv.rows.outputs * conv.columns.outputs <= FEW_PIXELS
+        is_deep(conv, 64 if conv.columns.outputs <= 16 else 96)
+        or conv.rows.outputs * conv.columns.outputs <= FEW_PIXELS
     )
 
 
@@ -891,7 +893,9 @@ cdef bint are_worth_patches(const Call *call, bint of_image) noexcept nogil:
     cdef bint are_most = taps >= 4 * pixels  # of an image
     if not has_patches(conv, size_of_number(call)):
         return False
-    if is_deep_strided(conv) or (pixels <= FEW_PIXELS and conv.kernels >= (6 if are_most else 64)):
+    if is_deep(conv, 64 if of_image and conv.columns.outputs <= 16 else 96):
+        return True
+    if pixels <= FEW_PIXELS and conv.kernels >= (6 if are_most else 64):
         return True
     if conv.channels_last:  # a few channels would be a part of a vector
         return conv.channels <= 8 and conv.kernels >= (16 if of_image else 64)

@@ -13,10 +13,10 @@ cdef extern from "engine/conv.h" nogil:
     ctypedef struct Patch "fnn_conv_patch":
         Py_ssize_t planes, lines, count, step, patch_plane, patch_line, source_plane, source_line
 
-    void fnn_conv_take_patch_f32(const Patch *form, float *patch, const float *source)
-    void fnn_conv_take_patch_f64(const Patch *form, double *patch, const double *source)
-    void fnn_conv_add_patch_f32(const Patch *form, const float *patch, float *source)
-    void fnn_conv_add_patch_f64(const Patch *form, const double *patch, double *source)
+    void fnn_conv_take_patch_f32(const Patch *form, float *patch, float *source)
+    void fnn_conv_take_patch_f64(const Patch *form, double *patch, double *source)
+    void fnn_conv_add_patch_f32(const Patch *form, float *patch, float *source)
+    void fnn_conv_add_patch_f64(const Patch *form, double *patch, double *source)
 
 cdef struct Span:
     # along one axis: tap t reads at start + t * dilation, and the taps first .. end - 1 are inside
@@ -67,9 +67,9 @@ cdef inline void take_patches(
         if r.end - r.first < rows.taps or s.end - s.first < columns.taps:
             memset(patches, 0, size * sizeof(real))
         if real is float:
-            fnn_conv_take_patch_f32(&patch, inside, source)
+            fnn_conv_take_patch_f32(&patch, inside, <float *> source)
         else:
-            fnn_conv_take_patch_f64(&patch, inside, source)
+            fnn_conv_take_patch_f64(&patch, inside, <double *> source)
         patches += size
 
 
@@ -88,7 +88,7 @@ cdef inline void add_patches(
         target = image + place_patch(&patch, rows, columns, channels, channels_last, r, s)
         inside = patches + (r.first * columns.taps + s.first) * (channels if channels_last else 1)
         if real is float:
-            fnn_conv_add_patch_f32(&patch, inside, target)
+            fnn_conv_add_patch_f32(&patch, <float *> inside, target)
         else:
-            fnn_conv_add_patch_f64(&patch, inside, target)
+            fnn_conv_add_patch_f64(&patch, <double *> inside, target)
         patches += size

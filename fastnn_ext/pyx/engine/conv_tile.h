@@ -204,56 +204,48 @@ FNN_STATIC void FNN_NAME(conv_spread_line)(FNN_REAL *target, ptrdiff_t step, con
         target[q * step] = source[q];
 }
 
-/* to[q] = from[q * step], or to[q * step] += from[q], for `count` numbers q. Where masks are free short lines are stored under
- * one: whole vectors would meet two cache lines each. */
-FNN_INLINE void FNN_NAME(conv_take_line)(FNN_REAL *to, const FNN_REAL *from, ptrdiff_t step, ptrdiff_t count)
+/* For each plane c, line n and number q: patch[c * patch_plane + n * patch_line + q] =
+ * source[c * source_plane + n * source_line + q * step], or with `adds` the way back: each number is added to the one that
+ * it came from. Lines that fit a register of `bytes` go through one, others, for which that is 0, number by number. */
+FNN_INLINE void FNN_NAME(conv_move_patch)(int bytes, int adds, const fnn_conv_patch *t, FNN_REAL *patch,
+                                          FNN_REAL *source)
 {
-    ptrdiff_t q = 0;
-    if (step == 1) {
-        for (; q + FNN_LANES <= count; q += FNN_LANES)
-            FNN_NAME(store)(to + q, FNN_NAME(load)(from + q));
-        if (FNN_FREE_MASKS) {
-            FNN_NAME(store_part)(to + q, FNN_NAME(load_part)(from + q, count - q), count - q);
-            return;
+    const ptrdiff_t count = t->count, step = t->step;
+    for (ptrdiff_t c = 0; c < t->planes; c++) {
+        for (ptrdiff_t n = 0; n < t->lines; n++) {
+            FNN_REAL *inside = source + c * t->source_plane + n * t->source_line;
+            FNN_REAL *copy = patch + c * t->patch_plane + n * t->patch_line;
+            if (bytes)
+                FNN_NAME(move_part)(bytes, adds ? inside : copy, adds ? copy : inside, count, adds);
+            else if (adds)
+                for (ptrdiff_t q = 0; q < count; q++)
+                    inside[q * step] += copy[q];
+            else if (step == 1)
+                for (ptrdiff_t q = 0; q < count; q++)
+                    copy[q] = inside[q];
+            else
+                for (ptrdiff_t q = 0; q < count; q++)
+                    copy[q] = inside[q * step];
         }
     }
-    for (; q < count; q++)
-        to[q] = from[q * step];
 }
 
-FNN_INLINE void FNN_NAME(conv_add_line)(FNN_REAL *to, const FNN_REAL *from, ptrdiff_t step, ptrdiff_t count)
-{
-    ptrdiff_t q = 0;
-    if (step == 1) {
-        for (; q + FNN_LANES <= count; q += FNN_LANES)
-            FNN_NAME(put)(to + q, FNN_NAME(load)(from + q), FNN_LANES, 1);
-        if (FNN_FREE_MASKS) {
-            FNN_NAME(put)(to + q, FNN_NAME(load_part)(from + q, count - q), count - q, 1);
-            return;
-        }
+#define FNN_MOVE_PATCH(name, adds)                                                                                 \
+    FNN_STATIC void FNN_NAME(name)(const fnn_conv_patch *t, FNN_REAL *patch, FNN_REAL *source)                     \
+    {                                                                                                              \
+        const ptrdiff_t bytes = FNN_FREE_MASKS && t->step == 1 ? t->count * (ptrdiff_t)sizeof(FNN_REAL) : 1 << 20; \
+        if (bytes <= 16)                                                                                           \
+            FNN_NAME(conv_move_patch)(16, adds, t, patch, source);                                                 \
+        else if (bytes <= 32)                                                                                      \
+            FNN_NAME(conv_move_patch)(32, adds, t, patch, source);                                                 \
+        else if (bytes <= 64)                                                                                      \
+            FNN_NAME(conv_move_patch)(64, adds, t, patch, source);                                                 \
+        else                                                                                                       \
+            FNN_NAME(conv_move_patch)(0, adds, t, patch, source);                                                  \
     }
-    for (; q < count; q++)
-        to[q * step] += from[q];
-}
-
-/* patch[c * patch_plane + n * patch_line + q] = source[c * source_plane + n * source_line + q * step] for each plane c, line
- * n and number q. */
-FNN_STATIC void FNN_NAME(conv_take_patch)(const fnn_conv_patch *t, FNN_REAL *patch, const FNN_REAL *source)
-{
-    for (ptrdiff_t c = 0; c < t->planes; c++)
-        for (ptrdiff_t n = 0; n < t->lines; n++)
-            FNN_NAME(conv_take_line)(patch + c * t->patch_plane + n * t->patch_line,
-                                     source + c * t->source_plane + n * t->source_line, t->step, t->count);
-}
-
-/* The way back: each number is added to the one that it came from. */
-FNN_STATIC void FNN_NAME(conv_add_patch)(const fnn_conv_patch *t, const FNN_REAL *patch, FNN_REAL *source)
-{
-    for (ptrdiff_t c = 0; c < t->planes; c++)
-        for (ptrdiff_t n = 0; n < t->lines; n++)
-            FNN_NAME(conv_add_line)(source + c * t->source_plane + n * t->source_line,
-                                    patch + c * t->patch_plane + n * t->patch_line, t->step, t->count);
-}
+FNN_MOVE_PATCH(conv_take_patch, 0)
+FNN_MOVE_PATCH(conv_add_patch, 1)
+#undef FNN_MOVE_PATCH
 
 /* sums[s] = the sum of the lanes of acc[s]: a transposition that adds its two halves after every step. */
 FNN_INLINE void FNN_NAME(conv_sum_lanes)(int count, const FNN_VEC *acc, FNN_REAL *sums)

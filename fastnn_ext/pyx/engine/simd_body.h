@@ -78,6 +78,34 @@ FNN_INLINE void FNN_NAME(put)(FNN_REAL *p, FNN_VEC v, ptrdiff_t count, int add)
         FNN_NAME(store_part)(p, add ? FNN_NAME(load_part)(p, count) + v : v, count);
 }
 
+/* to[0 .. count) = from, or += from with `add`; for masks that are free, in a register of so many bytes, a
+ * constant: one that is longer than it must be reaches over the end of a cache line more often. */
+FNN_INLINE void FNN_NAME(move_part)(int bytes, FNN_REAL *to, const FNN_REAL *from, ptrdiff_t count, int add)
+{
+#if FNN_VECTOR_BYTES == 64 && FNN_REAL_BITS == 32
+    const __mmask8 mask = (__mmask8)((1u << count) - 1);
+    if (bytes == 16) {
+        const __m128 v = _mm_maskz_loadu_ps(mask, from);
+        _mm_mask_storeu_ps(to, mask, add ? _mm_add_ps(v, _mm_maskz_loadu_ps(mask, to)) : v);
+        return;
+    }
+    if (bytes == 32) {
+        const __m256 v = _mm256_maskz_loadu_ps(mask, from);
+        _mm256_mask_storeu_ps(to, mask, add ? _mm256_add_ps(v, _mm256_maskz_loadu_ps(mask, to)) : v);
+        return;
+    }
+#elif FNN_VECTOR_BYTES == 64
+    const __mmask8 mask = (__mmask8)((1u << count) - 1);
+    if (bytes <= 32) {
+        const __m256d v = _mm256_maskz_loadu_pd(mask, from);
+        _mm256_mask_storeu_pd(to, mask, add ? _mm256_add_pd(v, _mm256_maskz_loadu_pd(mask, to)) : v);
+        return;
+    }
+#endif
+    (void)bytes;
+    FNN_NAME(put)(to, FNN_NAME(load_part)(from, count), count, add);
+}
+
 /* Each lane without its sign. */
 FNN_INLINE FNN_VEC FNN_NAME(magnitude)(FNN_VEC v)
 {
