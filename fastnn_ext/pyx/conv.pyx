@@ -221,25 +221,33 @@ cdef int run_job(
     return run_planes(job, source, weight, bias, result, activation)
 
 
-cdef inline bint has_plane_form(const Convolution *conv, Py_ssize_t lanes) noexcept nogil:
-    """Whether planes of channels with a kernel each are done well as they are: from registers, and with few lanes lost."""
+cdef inline bint has_plane_form(const Convolution *conv, Py_ssize_t lanes, bint backward) noexcept nogil:
+    """Whether planes of channels with a kernel each are done well as they are: from registers, and with few lanes lost.
+
+    Gradients want results as large as the image, which need no frame.
+    """
     cdef const Axis *rows = &conv.rows
     cdef const Axis *columns = &conv.columns
     cdef Py_ssize_t taps = rows.taps * columns.taps
     return taps < 4 or (
         rows.taps == columns.taps and columns.taps in (3, 5) and rows.stride == 1 and columns.stride == 1
         and rows.dilation == 1 and columns.dilation == 1
-        and (columns.taps == 3 or (rows.outputs == rows.length and columns.outputs == columns.length))
+        and (
+            (columns.taps == 3 and not backward)
+            or (rows.outputs == rows.length and columns.outputs == columns.length)
+        )
         and columns.outputs * LANE_LOSS > taps * lanes
     )
 
 
-cdef bint is_worth_side_by_side(const Convolution *conv, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
+cdef bint is_worth_side_by_side(
+    const Convolution *conv, Py_ssize_t itemsize, Py_ssize_t lanes, bint backward
+) noexcept nogil:
     """Whether channels with a kernel each are put side by side, though they come in planes."""
     cdef Py_ssize_t pixels = conv.rows.length * conv.columns.length + conv.rows.outputs * conv.columns.outputs
     return (
         not conv.channels_last and conv.channels == 1 and conv.kernels == 1 and conv.groups >= MANY_CHANNELS
-        and pixels <= SIDE_MOST // (SIDE_BY_SIDE * itemsize) and not has_plane_form(conv, lanes)
+        and pixels <= SIDE_MOST // (SIDE_BY_SIDE * itemsize) and not has_plane_form(conv, lanes, backward)
     )
 
 
@@ -308,7 +316,7 @@ cdef int forward(
 ) noexcept nogil:
     """y of plain arrays; a negative code where it fails."""
     cdef Job job
-    if is_worth_side_by_side(conv, sizeof(real), lanes_of(x)):
+    if is_worth_side_by_side(conv, sizeof(real), lanes_of(x), False):
         return forward_side_by_side(conv, x, weight, bias, y, activation)
     if not set_forward(&job, conv):
         return -1
@@ -485,7 +493,7 @@ cdef int backward_planewise(
     cdef double *total = <double *> fnn_workspace(BIAS, kernels * sizeof(double))
     cdef Job job
     cdef Convolution all_images = some[0]
-    if is_worth_side_by_side(some, sizeof(real), lanes_of(grad_out)):
+    if is_worth_side_by_side(some, sizeof(real), lanes_of(grad_out), True):
         all_images.images = images
         return backward_side_by_side(
             &all_images, groups, grad_out, x, weight, grad_x, grad_weight, grad_bias
@@ -1311,7 +1319,7 @@ cdef Py_ssize_t divide_groups(Call *call, int threads) noexcept nogil:
         or conv.kernels * conv.rows.taps * conv.columns.taps > MOST_TERMS
     ):
         return 0
-    if is_worth_side_by_side(conv, size_of_number(call), lanes_of_number(call)):
+    if is_worth_side_by_side(conv, size_of_number(call), lanes_of_number(call), True):
         call.groups = SIDE_BY_SIDE
     else:
         parts = fnn_parts(conv.groups, fnn_max(GROUP_BYTES // bytes, 1))
