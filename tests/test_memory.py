@@ -39,11 +39,19 @@ def at_the_edge(array, side):
     return copy
 
 def large_cases(kernel, dtype):
-    """Convolutions that are computed in tiles."""
+    """Convolutions that are computed in tiles, as patches, and with channels side by side."""
+    forms = (
+        ({"n": 2, "c": 37, "h": 19, "w": 23, "k": 41, "r": 3, "s": 3}, {"padding": 1}),
+        ({"n": 2, "c": 37, "h": 19, "w": 23, "k": 97, "r": 3, "s": 3}, {"padding": 1, "stride": 2}),
+        ({"n": 2, "c": 3, "h": 21, "w": 27, "k": 65, "r": 4, "s": 5}, {"stride": 5}),
+        ({"n": 5, "c": 8, "h": 8, "w": 9, "k": 70, "r": 7, "s": 7}, {}),
+        ({"n": 3, "c": 1, "h": 19, "w": 23, "k": 1, "r": 3, "s": 3}, {"padding": 1, "stride": 2, "groups": 21}),
+        ({"n": 3, "c": 1, "h": 19, "w": 23, "k": 1, "r": 7, "s": 7}, {"padding": 3, "groups": 21}),
+    )
     if kernel.name in ("conv2d", "conv2d_backward"):
-        sizes = {"n": 2, "c": 37, "h": 19, "w": 23, "k": 41, "r": 3, "s": 3}
-        for layout in ("NCHW", "NHWC"):
-            yield testing.make_case(kernel, dtype, sizes=sizes, options={"padding": 1, "layout": layout})
+        for sizes, options in forms:
+            for layout in ("NCHW", "NHWC"):
+                yield testing.make_case(kernel, dtype, sizes=sizes, options={**options, "layout": layout})
 
 backend = known_backends()[sys.argv[1]]
 for kernel in KERNELS.values():
@@ -110,6 +118,8 @@ def calls():
             (4, 128, 56, 128, 3, 1, 1), (1, 512, 14, 512, 3, 1, 1),                               # Winograd's form
             (1, 3, 448, 64, 7, 2, 1), (1, 64, 112, 64, 7, 2, 1), (1, 64, 256, 16, 5, 1, 1),       # direct
             (1, 16, 500, 16, 3, 1, 4), (1, 256, 112, 256, 3, 1, 256), (1, 256, 56, 512, 1, 1, 1), # groups, pixels
+            (2, 128, 56, 128, 3, 2, 1), (300, 1, 4, 3000, 3, 1, 1), (60, 512, 7, 512, 3, 1, 1),   # patches
+            (4, 64, 112, 64, 3, 2, 64), (40, 64, 28, 64, 7, 1, 64),                               # channels side by side
         ):
             yield from convolution(layout, *sizes)
 

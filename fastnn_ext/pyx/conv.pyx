@@ -16,7 +16,7 @@ from common cimport (
 )
 from conv_blocks cimport *
 from conv_depthwise cimport MOST_TERMS, grad_weight_planewise, is_planewise, run_planewise
-from conv_patches cimport add_patches, take_patches
+from conv_patches cimport move_patches
 from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
 from conv_points cimport factors_of, grad_weight_products, is_product, run_products
@@ -247,7 +247,8 @@ cdef bint is_worth_side_by_side(
     cdef Py_ssize_t pixels = conv.rows.length * conv.columns.length + conv.rows.outputs * conv.columns.outputs
     return (
         not conv.channels_last and conv.channels == 1 and conv.kernels == 1 and conv.groups >= MANY_CHANNELS
-        and pixels <= SIDE_MOST // (SIDE_BY_SIDE * itemsize) and not has_plane_form(conv, lanes, backward)
+        and conv.rows.taps * conv.columns.taps <= MOST_TERMS and pixels <= SIDE_MOST // (SIDE_BY_SIDE * itemsize)
+        and not has_plane_form(conv, lanes, backward)
     )
 
 
@@ -860,17 +861,19 @@ cdef struct Patches:
     Convolution product   # of the images that are worked on: a pixel is a patch
     Py_ssize_t image, images
     void *patches
-    void *pixels          # of the result, or of its gradient, kernels side by side: as they are, or in this
+    void *result          # or its gradient, of which the pixels are done,
+    void *pixels          # with the kernels side by side: as they are, or in this
     void *room
+    bint to_planes        # and then go there
 
 
 cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexcept nogil:
-    """Whether a convolution can be a product of patches: there is room for those of an image."""
-    cdef double bytes_of_image = (
-        <double> conv.rows.outputs * conv.columns.outputs * conv.channels * conv.rows.taps * conv.columns.taps * itemsize
-    )
+    """Whether a convolution can be a product of patches: there is room for those of an image, and for its result."""
+    cdef double pixels = <double> conv.rows.outputs * conv.columns.outputs
+    cdef double patch = <double> conv.channels * conv.rows.taps * conv.columns.taps
     return (
-        conv.groups == 1 and conv.images > 0 and 0 < bytes_of_image <= PATCH_MOST and not is_product_of_pixels(conv)
+        conv.groups == 1 and conv.images > 0 and pixels * patch > 0
+        and pixels * max(patch, <double> conv.kernels) * itemsize <= PATCH_MOST and not is_product_of_pixels(conv)
     )
 
 
@@ -912,13 +915,14 @@ cdef bint are_worth_patches(const Call *call, bint of_image) noexcept nogil:
     )
 
 
-cdef int plan_patches(Patches *p, const Call *call) noexcept nogil:
-    """Set how many images are worked on at once, by sizes alone; 0, or what failed."""
+cdef int plan_patches(Patches *p, const Call *call, void *result) noexcept nogil:
+    """Set how many images are worked on at once, by sizes alone; 0, or what failed. The result is y or its gradient."""
     cdef const Convolution *conv = call.conv
     cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
     cdef Py_ssize_t patch = conv.channels * conv.rows.taps * conv.columns.taps
-    p.call = call
-    p.images = fnn_even_part(conv.images, fnn_max(PATCH_BYTES // (pixels * patch * size_of_number(call)), 1), 1)
+    cdef Py_ssize_t bytes_of_image = pixels * fnn_max(patch, conv.kernels) * size_of_number(call)
+    p.call, p.result, p.to_planes = call, result, result == call.y
+    p.images = fnn_even_part(conv.images, fnn_max(PATCH_BYTES // bytes_of_image, 1), 1)
     p.product.groups, p.product.channels, p.product.kernels = 1, patch, conv.kernels
     p.product.rows = p.product.columns = one_pixel()
     p.product.channels_last, p.product.panels = True, NULL
@@ -929,8 +933,8 @@ cdef int plan_patches(Patches *p, const Call *call) noexcept nogil:
     return NO_MEMORY if p.patches == NULL or (p.room == NULL and not conv.channels_last) else 0
 
 
-cdef Py_ssize_t next_patches(Patches *p, Py_ssize_t image, const void *result) noexcept nogil:
-    """Go to the images from `image` on; how many there are. The result is y or its gradient."""
+cdef Py_ssize_t next_patches(Patches *p, Py_ssize_t image) noexcept nogil:
+    """Go to the images from `image` on; how many there are."""
     cdef const Convolution *conv = p.call.conv
     cdef Py_ssize_t images = fnn_min(p.images, conv.images - image)
     cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
@@ -938,16 +942,16 @@ cdef Py_ssize_t next_patches(Patches *p, Py_ssize_t image, const void *result) n
     p.product.images = images * pixels
     p.pixels = p.room
     if conv.channels_last:
-        p.pixels = <void *> advanced(result, image * pixels * conv.kernels, p.call)
+        p.pixels = <void *> advanced(p.result, image * pixels * conv.kernels, p.call)
     return images
 
 
 cdef void take_line(const Patches *p, Py_ssize_t part, const real *x, real *patches) noexcept nogil:
     cdef const Convolution *conv = p.call.conv
     cdef Py_ssize_t image = p.image + part // conv.rows.outputs
-    take_patches(
-        &conv.rows, &conv.columns, conv.channels, conv.channels_last,
-        x + image * conv.channels * conv.rows.length * conv.columns.length, part % conv.rows.outputs, patches + part * conv.columns.outputs * p.product.channels
+    move_patches(
+        &conv.rows, &conv.columns, conv.channels, conv.channels_last, False,
+        <real *> x + image * conv.channels * conv.rows.length * conv.columns.length, part % conv.rows.outputs, patches + part * conv.columns.outputs * p.product.channels
     )
 
 
@@ -961,46 +965,36 @@ cdef int patches_part(void *context, Py_ssize_t part) noexcept nogil:
     return 0
 
 
-cdef void exchange_pixels(const Patches *p, Py_ssize_t part, real *planes, real *pixels, bint to_planes) noexcept nogil:
+cdef void exchange_pixels(const Patches *p, Py_ssize_t part, real *planes, real *pixels) noexcept nogil:
     cdef const Convolution *conv = p.call.conv
     cdef Py_ssize_t plane = conv.rows.outputs * conv.columns.outputs
     planes += (p.image + part) * conv.kernels * plane
     pixels += part * conv.kernels * plane
-    if to_planes:
+    if p.to_planes:
         transpose(planes, plane, <const real *> pixels, conv.kernels, plane, conv.kernels)
     else:
         transpose(pixels, conv.kernels, <const real *> planes, plane, conv.kernels, plane)
 
 
-cdef int planes_part(void *context, Py_ssize_t part) noexcept nogil:
-    """The result of one image, from its pixels."""
+cdef int pixels_part(void *context, Py_ssize_t part) noexcept nogil:
+    """The pixels of one image's result, to planes or from them."""
     cdef const Patches *p = <const Patches *> context
     if p.call.single:
-        exchange_pixels[float](p, part, <float *> p.call.y, <float *> p.pixels, True)
+        exchange_pixels[float](p, part, <float *> p.result, <float *> p.pixels)
     else:
-        exchange_pixels[double](p, part, <double *> p.call.y, <double *> p.pixels, True)
+        exchange_pixels[double](p, part, <double *> p.result, <double *> p.pixels)
     return 0
 
 
-cdef int gradient_part(void *context, Py_ssize_t part) noexcept nogil:
-    """The pixels of one image's gradient."""
-    cdef const Patches *p = <const Patches *> context
-    if p.call.single:
-        exchange_pixels[float](p, part, <float *> p.call.grad_out, <float *> p.pixels, False)
-    else:
-        exchange_pixels[double](p, part, <double *> p.call.grad_out, <double *> p.pixels, False)
-    return 0
-
-
-cdef void add_image(const Patches *p, Py_ssize_t part, const real *patches, real *grad_x) noexcept nogil:
+cdef void add_image(const Patches *p, Py_ssize_t part, real *patches, real *grad_x) noexcept nogil:
     cdef const Convolution *conv = p.call.conv
     cdef Py_ssize_t size = conv.channels * conv.rows.length * conv.columns.length, line
     grad_x += (p.image + part) * size
     memset(grad_x, 0, size * sizeof(real))
     for line in range(conv.rows.outputs):
-        add_patches(
-            &conv.rows, &conv.columns, conv.channels, conv.channels_last,
-            patches + (part * conv.rows.outputs + line) * conv.columns.outputs * p.product.channels, line, grad_x
+        move_patches(
+            &conv.rows, &conv.columns, conv.channels, conv.channels_last, True, grad_x, line,
+            patches + (part * conv.rows.outputs + line) * conv.columns.outputs * p.product.channels
         )
 
 
@@ -1008,9 +1002,9 @@ cdef int image_part(void *context, Py_ssize_t part) noexcept nogil:
     """The gradient of one image, from its patches."""
     cdef const Patches *p = <const Patches *> context
     if p.call.single:
-        add_image[float](p, part, <const float *> p.patches, <float *> p.call.grad_x)
+        add_image[float](p, part, <float *> p.patches, <float *> p.call.grad_x)
     else:
-        add_image[double](p, part, <const double *> p.patches, <double *> p.call.grad_x)
+        add_image[double](p, part, <double *> p.patches, <double *> p.call.grad_x)
     return 0
 
 
@@ -1018,16 +1012,16 @@ cdef int forward_by_patches(const Call *call, int threads) noexcept nogil:
     """y where is_worth_patches holds; 0 or what failed."""
     cdef Py_ssize_t first = 0, images
     cdef Patches p
-    cdef int failed = plan_patches(&p, call)
+    cdef int failed = plan_patches(&p, call, call.y)
     while not failed and first < call.conv.images:
-        images = next_patches(&p, first, call.y)
+        images = next_patches(&p, first)
         failed = run(patches_part, &p, images * call.conv.rows.outputs, threads)
         if not failed:
             failed = forward_of(
                 &p.product, call.single, p.patches, call.weight, call.bias, p.pixels, call.activation
             )
         if not failed and not call.conv.channels_last:
-            failed = run(planes_part, &p, images, threads)
+            failed = run(pixels_part, &p, images, threads)
         first += images
     return failed
 
@@ -1050,13 +1044,13 @@ cdef int backward_by_patches(const Call *call, int threads) noexcept nogil:
     """The gradients of images and weights that are not NULL; 0 or what failed."""
     cdef Py_ssize_t first = 0, images
     cdef Patches p
-    cdef int failed = plan_patches(&p, call)
+    cdef int failed = plan_patches(&p, call, <void *> call.grad_out)
     if call.grad_weight != NULL:
         memset(call.grad_weight, 0, weights_of(call.conv) * size_of_number(call))
     while not failed and first < call.conv.images:
-        images = next_patches(&p, first, call.grad_out)
+        images = next_patches(&p, first)
         if not call.conv.channels_last:
-            failed = run(gradient_part, &p, images, threads)
+            failed = run(pixels_part, &p, images, threads)
         if call.grad_weight != NULL and not failed:
             failed = run(patches_part, &p, images * call.conv.rows.outputs, threads)
             if not failed:

@@ -13,10 +13,8 @@ cdef extern from "engine/conv.h" nogil:
     ctypedef struct Patch "fnn_conv_patch":
         Py_ssize_t planes, lines, count, step, patch_plane, patch_line, source_plane, source_line
 
-    void fnn_conv_take_patch_f32(const Patch *form, float *patch, float *source)
-    void fnn_conv_take_patch_f64(const Patch *form, double *patch, double *source)
-    void fnn_conv_add_patch_f32(const Patch *form, float *patch, float *source)
-    void fnn_conv_add_patch_f64(const Patch *form, double *patch, double *source)
+    void fnn_conv_move_patch_f32(const Patch *form, bint adds, float *patch, float *source)
+    void fnn_conv_move_patch_f64(const Patch *form, bint adds, double *patch, double *source)
 
 cdef struct Span:
     # along one axis: tap t reads at start + t * dilation, and the taps first .. end - 1 are inside
@@ -50,45 +48,24 @@ cdef inline Py_ssize_t place_patch(
     return at * channels
 
 
-cdef inline void take_patches(
-    const Axis *rows, const Axis *columns, Py_ssize_t channels, bint channels_last, const real *image, Py_ssize_t line,
-    real *patches
+cdef inline void move_patches(
+    const Axis *rows, const Axis *columns, Py_ssize_t channels, bint channels_last, bint adds, real *image,
+    Py_ssize_t line, real *patches
 ) noexcept nogil:
-    """The patches of one line of the result."""
+    """The patches of one line of the result; with `adds` the way back: what they have is added to the image."""
     cdef Py_ssize_t size = rows.taps * columns.taps * channels, x
     cdef Span r = span_of(rows, line), s
-    cdef const real *source
+    cdef real *outside
     cdef real *inside
     cdef Patch patch
     for x in range(columns.outputs):
         s = span_of(columns, x)
-        source = image + place_patch(&patch, rows, columns, channels, channels_last, r, s)
+        outside = image + place_patch(&patch, rows, columns, channels, channels_last, r, s)
         inside = patches + (r.first * columns.taps + s.first) * (channels if channels_last else 1)
-        if r.end - r.first < rows.taps or s.end - s.first < columns.taps:
+        if not adds and (r.end - r.first < rows.taps or s.end - s.first < columns.taps):
             memset(patches, 0, size * sizeof(real))
         if real is float:
-            fnn_conv_take_patch_f32(&patch, inside, <float *> source)
+            fnn_conv_move_patch_f32(&patch, adds, inside, outside)
         else:
-            fnn_conv_take_patch_f64(&patch, inside, <double *> source)
-        patches += size
-
-
-cdef inline void add_patches(
-    const Axis *rows, const Axis *columns, Py_ssize_t channels, bint channels_last, const real *patches,
-    Py_ssize_t line, real *image
-) noexcept nogil:
-    """The way back: each pixel of the image gets the sum of what the patches of a line have for it."""
-    cdef Py_ssize_t size = rows.taps * columns.taps * channels, x
-    cdef Span r = span_of(rows, line), s
-    cdef const real *inside
-    cdef real *target
-    cdef Patch patch
-    for x in range(columns.outputs):
-        s = span_of(columns, x)
-        target = image + place_patch(&patch, rows, columns, channels, channels_last, r, s)
-        inside = patches + (r.first * columns.taps + s.first) * (channels if channels_last else 1)
-        if real is float:
-            fnn_conv_add_patch_f32(&patch, <float *> inside, target)
-        else:
-            fnn_conv_add_patch_f64(&patch, <double *> inside, target)
+            fnn_conv_move_patch_f64(&patch, adds, inside, outside)
         patches += size

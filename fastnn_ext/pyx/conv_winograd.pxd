@@ -121,7 +121,9 @@ cdef enum:
     FEW_UNEVEN = 8          # the part of tiles, or of vectors of kernels, that may be done twice is one of so many
     PLANE_BYTES = 1 << 20   # of the planes of a block,
     LEAST_TILES = 32        # or of so many tiles: for each block the transformed kernels are read again
-    MOST_PLANE_BYTES = 3 << 20  # of the planes of a block, or of the blocks that are summed at once,
+    MOST_BLOCK_BYTES = 5 << 19  # of a block's planes and
+    TILE_PIXELS = 25        # pixels for each of its tiles
+    MOST_PLANE_BYTES = 3 << 20  # of the planes of the blocks that are summed at once,
     SUMMED_TILES = 64       # and so many tiles
     TILE_COST = 500         # of the transforms of a vector of channels and one of kernels, for a tile,
     KERNEL_COST = 2000      # and of a vector of kernels for a channel, in multiplications of vectors
@@ -217,11 +219,15 @@ cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize
 cdef inline void plan_winograd(Winograd *w) noexcept nogil:
     """Choose how many kernels and tiles are worked on at once."""
     cdef const Job *job = w.job
-    cdef Py_ssize_t tiles, bytes_of_tile
+    cdef Py_ssize_t tiles, bytes_of_tile, bytes_of_pixels = 0
     w.count = fnn_even_part(job.m, kernels_at_once(job, w.itemsize, w.lanes), w.lanes)
     w.lines, w.columns = fnn_parts(job.rows.outputs, OUT), fnn_parts(job.columns.outputs, OUT)
     bytes_of_tile = POINTS * (padded(job.channels, w.lanes) + w.count) * w.itemsize
-    tiles = fnn_max(PLANE_BYTES // bytes_of_tile, fnn_min(LEAST_TILES, MOST_PLANE_BYTES // bytes_of_tile))
+    if not w.channels_last:  # which are copied, side by side
+        bytes_of_pixels = TILE_PIXELS * job.channels * w.itemsize
+    tiles = fnn_max(
+        PLANE_BYTES // bytes_of_tile, fnn_min(LEAST_TILES, MOST_BLOCK_BYTES // (bytes_of_tile + bytes_of_pixels))
+    )
     w.plan.columns = fnn_even_part(w.columns, tiles, 1)
     w.plan.lines = w.plan.images = 1
     if w.plan.columns == w.columns:

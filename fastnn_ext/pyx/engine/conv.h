@@ -8,7 +8,7 @@
  *   conv_channel_dots the gradient of its weights
  *   conv_plane     depthwise, with the pixels side by side
  *   conv_plane_dots the gradient of its weights
- *   conv_take_patch, conv_add_patch what one pixel of the result reads, copied, and added to where it came from
+ *   conv_move_patch what one pixel of the result reads, copied, or added to where it came from
  *   conv_transpose of planes to pixels and back
  */
 #ifndef FASTNN_CONV_H

@@ -207,7 +207,7 @@ FNN_STATIC void FNN_NAME(conv_spread_line)(FNN_REAL *target, ptrdiff_t step, con
 /* For each plane c, line n and number q: patch[c * patch_plane + n * patch_line + q] =
  * source[c * source_plane + n * source_line + q * step], or with `adds` the way back: each number is added to the one that
  * it came from. Lines that fit a register of `bytes` go through one, others, for which that is 0, number by number. */
-FNN_INLINE void FNN_NAME(conv_move_patch)(int bytes, int adds, const fnn_conv_patch *t, FNN_REAL *patch,
+FNN_INLINE void FNN_NAME(conv_move_lines)(int bytes, int adds, const fnn_conv_patch *t, FNN_REAL *patch,
                                           FNN_REAL *source)
 {
     const ptrdiff_t count = t->count, step = t->step;
@@ -230,22 +230,22 @@ FNN_INLINE void FNN_NAME(conv_move_patch)(int bytes, int adds, const fnn_conv_pa
     }
 }
 
-#define FNN_MOVE_PATCH(name, adds)                                                                                 \
-    FNN_STATIC void FNN_NAME(name)(const fnn_conv_patch *t, FNN_REAL *patch, FNN_REAL *source)                     \
-    {                                                                                                              \
-        const ptrdiff_t bytes = FNN_FREE_MASKS && t->step == 1 ? t->count * (ptrdiff_t)sizeof(FNN_REAL) : 1 << 20; \
-        if (bytes <= 16)                                                                                           \
-            FNN_NAME(conv_move_patch)(16, adds, t, patch, source);                                                 \
-        else if (bytes <= 32)                                                                                      \
-            FNN_NAME(conv_move_patch)(32, adds, t, patch, source);                                                 \
-        else if (bytes <= 64)                                                                                      \
-            FNN_NAME(conv_move_patch)(64, adds, t, patch, source);                                                 \
-        else                                                                                                       \
-            FNN_NAME(conv_move_patch)(0, adds, t, patch, source);                                                  \
-    }
-FNN_MOVE_PATCH(conv_take_patch, 0)
-FNN_MOVE_PATCH(conv_add_patch, 1)
-#undef FNN_MOVE_PATCH
+FNN_STATIC void FNN_NAME(conv_move_patch)(const fnn_conv_patch *t, int adds, FNN_REAL *patch, FNN_REAL *source)
+{
+    const ptrdiff_t bytes = t->count * (ptrdiff_t)sizeof(FNN_REAL);
+    const int width = !FNN_FREE_MASKS || t->step > 1 || bytes > 64 ? 0 : bytes <= 16 ? 16 : bytes <= 32 ? 32 : 64;
+#define FNN_MOVE(width) \
+    (adds ? FNN_NAME(conv_move_lines)(width, 1, t, patch, source) : FNN_NAME(conv_move_lines)(width, 0, t, patch, source))
+    if (width == 16)
+        FNN_MOVE(16);
+    else if (width == 32)
+        FNN_MOVE(32);
+    else if (width == 64)
+        FNN_MOVE(64);
+    else
+        FNN_MOVE(0);
+#undef FNN_MOVE
+}
 
 /* sums[s] = the sum of the lanes of acc[s]: a transposition that adds its two halves after every step. */
 FNN_INLINE void FNN_NAME(conv_sum_lanes)(int count, const FNN_VEC *acc, FNN_REAL *sums)
