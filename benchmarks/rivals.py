@@ -220,19 +220,32 @@ def dense_rows(n: int, inputs: int, outputs: int, dtype: str, *, packed: bool = 
                 onnxruntime=in_onnxruntime,
             ),
         )
+    outs = np.empty_like(x), np.empty_like(weight), np.empty_like(bias)
     yield Work(
         f"linear backward {size}",
         2 * flops,
         nbytes(x, weight, g, x, weight),
         exactly(definition.linear_backward, g, x, weight),
         present(
-            fastnn=partial(fastnn.linear_backward, g, x, weight),
-            numpy=partial(lambda g, x, w: (g @ w, g.T @ x, g.sum(axis=0)), g, x, weight),
-            torch=in_torch(lambda g, x, w: (g @ w, g.T @ x, g.sum(0)), g, x, weight),
+            fastnn=partial(fastnn.linear_backward, g, x, weight, out=outs),
+            numpy=partial(linear_backward_in_numpy, g, x, weight, *map(np.empty_like, outs)),
+            torch=in_torch(linear_backward_in_torch, g, x, weight, *map(np.empty_like, outs)),
             jax=jitted(lambda g, x, w: (g @ w, g.T @ x, g.sum(0)), g, x, weight) if single else None,
         ),
         tolerance=tolerance,
         dtype=dtype,
+    )
+
+
+def linear_backward_in_numpy(g: Any, x: Any, w: Any, grad_x: Any, grad_weight: Any, grad_bias: Any) -> Any:
+    return np.matmul(g, w, out=grad_x), np.matmul(g.T, x, out=grad_weight), g.sum(axis=0, out=grad_bias)
+
+
+def linear_backward_in_torch(g: Any, x: Any, w: Any, grad_x: Any, grad_weight: Any, grad_bias: Any) -> Any:
+    return (
+        torch.mm(g, w, out=grad_x),
+        torch.mm(g.T, x, out=grad_weight),
+        torch.sum(g, dim=0, out=grad_bias),
     )
 
 
@@ -446,6 +459,11 @@ CONVOLUTIONS = (
     (8, 64, 56, 256, 1, {}),
     (8, 3, 224, 64, 7, {"stride": 2, "padding": 3}),
     (8, 64, 56, 64, 3, {"padding": 1, "groups": 64}),
+    (8, 128, 56, 128, 3, {"stride": 2, "padding": 1}),
+    (8, 512, 7, 512, 3, {"padding": 1}),
+    (4, 3, 224, 768, 16, {"stride": 16}),
+    (8, 64, 56, 64, 3, {"stride": 2, "padding": 1, "groups": 64}),
+    (8, 96, 28, 96, 7, {"padding": 3, "groups": 96}),
 )
 
 
