@@ -126,7 +126,7 @@ cdef enum:
     MOST_PLANE_BYTES = 3 << 20  # of the planes of the blocks that are summed at once,
     SUMMED_TILES = 64       # and so many tiles
     TILE_COST = 500         # of the transforms of a vector of channels and one of kernels, for a tile,
-    KERNEL_COST = 2000      # and of a vector of kernels for a channel, in multiplications of vectors
+    KERNEL_COST = 400       # and of a vector of kernels for a channel, in multiplications of vectors
     LINE = 16               # numbers between planes, so that they do not begin at the same place of a cache
     LINE_BYTES = 64         # of a cache
 
