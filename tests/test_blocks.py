@@ -61,6 +61,8 @@ TILED = (
     {"n": 2, "c": 50, "h": 21, "w": 34, "k": 70, "r": 3, "s": 3},
     {"n": 2, "c": 50, "h": 21, "w": 34, "k": 70, "r": 3, "s": 3, "padding": 2},
     {"n": 1, "c": 64, "h": 1, "w": 300, "k": 64, "r": 3, "s": 3, "padding": 1},
+    {"n": 1, "c": 64, "h": 14, "w": 14, "k": 70, "r": 3, "s": 3, "padding": 1},
+    {"n": 8, "c": 100, "h": 7, "w": 7, "k": 64, "r": 3, "s": 3, "padding": 1},
 )
 #: Windows in vectors of every length, with edges and without, and windows that are too large for that.
 POOLS = (
@@ -134,6 +136,26 @@ def test_what_is_not_finite_stays_where_it_belongs(backend, dtype, layout, value
             )
             for array, right in zip(result, expected, strict=True):
                 np.testing.assert_allclose(array, right, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
+def test_every_second_pixel_of_lines_of_any_length(backend, dtype, value):
+    """Depthwise with a stride of 2: lines begin and end with parts of vectors, and have nothing of the next one."""
+    rng = np.random.default_rng(0)
+    numpy = fastnn.backend("numpy")
+    options = {"stride": 2, "padding": 1, "groups": 8}
+    weight, bias = rng.uniform(-1, 1, (8, 1, 3, 3)).astype(dtype), rng.uniform(-1, 1, 8).astype(dtype)
+    for width in range(6, 70):
+        x = rng.uniform(-1, 1, (2, 8, 8 + width % 2, width)).astype(dtype)
+        g = rng.uniform(-1, 1, (2, 8, (9 + width % 2) // 2, (width + 1) // 2)).astype(dtype)
+        x[0, :, 0, 0] = x[1, :, 3, -1] = g[0, :, -1, -1] = g[1, :, 1, 0] = value
+        with np.errstate(all="ignore"):
+            result, expected = (
+                (one.conv2d(x, weight, bias, **options), *one.conv2d_backward(g, x, weight, **options))
+                for one in (backend, numpy)
+            )
+        for array, right in zip(result, expected, strict=True):
+            np.testing.assert_allclose(array, right, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -15,7 +15,9 @@ from common cimport (
     are_outs, data_of, gradient_in, has_shape, is_plain, is_plain_of, read_bools, real,
 )
 from conv_blocks cimport *
-from conv_depthwise cimport MOST_TERMS, grad_weight_planewise, is_planewise, run_planewise
+from conv_depthwise cimport (
+    MOST_TERMS, fits_half, fits_half_back, grad_weight_planewise, grad_x_halved, is_halved, is_planewise, run_planewise,
+)
 from conv_patches cimport move_patches
 from conv_pixels cimport grad_weight_depthwise, grad_weight_pixels, grad_weight_transposed, run_depthwise, run_pixels
 from conv_planes cimport grad_weight_planes, run_planes
@@ -229,7 +231,11 @@ cdef inline bint has_plane_form(const Convolution *conv, Py_ssize_t lanes, bint 
     cdef const Axis *rows = &conv.rows
     cdef const Axis *columns = &conv.columns
     cdef Py_ssize_t taps = rows.taps * columns.taps
-    return taps < 4 or (
+    if taps < 4:
+        return True
+    if is_halved(rows) and is_halved(columns):
+        return fits_half(rows.outputs, columns.outputs, lanes)
+    return (
         rows.taps == columns.taps and columns.taps in (3, 5) and rows.stride == 1 and columns.stride == 1
         and rows.dilation == 1 and columns.dilation == 1
         and (
@@ -252,12 +258,12 @@ cdef bint is_worth_side_by_side(
     )
 
 
-cdef Convolution some_side_by_side(const Convolution *conv, Py_ssize_t first, Py_ssize_t itemsize) noexcept nogil:
-    """The convolution of as many images as are done at once and of the channels from `first` on, side by side."""
+cdef Convolution some_side_by_side(const Convolution *conv, Py_ssize_t itemsize) noexcept nogil:
+    """The convolution of as many images and channels as are done at once, side by side."""
     cdef Convolution some = conv[0]
     cdef Py_ssize_t pixels = conv.rows.length * conv.columns.length + conv.rows.outputs * conv.columns.outputs
     some.channels_last = True
-    some.groups = fnn_min(SIDE_BY_SIDE, conv.groups - first)
+    some.groups = fnn_min(SIDE_BY_SIDE, conv.groups)
     some.images = fnn_max(SIDE_BYTES // (pixels * some.groups * itemsize), 1)
     some.images = fnn_even_part(conv.images, some.images, 1)
     return some
@@ -289,7 +295,7 @@ cdef int forward_side_by_side(
     cdef Py_ssize_t inputs = conv.rows.length * conv.columns.length
     cdef Py_ssize_t outputs = conv.rows.outputs * conv.columns.outputs
     cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
-    cdef Convolution some = some_side_by_side(conv, 0, sizeof(real))
+    cdef Convolution some = some_side_by_side(conv, sizeof(real))
     cdef Py_ssize_t images = some.images, first, image
     cdef real *source = <real *> fnn_workspace(SIDE_PIXELS, images * some.groups * inputs * sizeof(real))
     cdef real *result = <real *> fnn_workspace(RESULT, images * some.groups * outputs * sizeof(real))
@@ -429,10 +435,20 @@ cdef int backward(
     return 0
 
 
-cdef void add_numbers(const real *x, real *sum, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        sum[i] += x[i]
+cdef inline bint is_x_halved(const Convolution *conv, const real *weight) noexcept nogil:
+    """Whether the gradient of planes with a kernel each is done as grad_x_halved does it."""
+    return (
+        conv.channels == 1 and conv.kernels == 1 and is_halved(&conv.rows) and is_halved(&conv.columns)
+        and fits_half_back(conv.columns.outputs, lanes_of(weight)) and all_finite(weight, weights_of(conv))
+    )
+
+
+cdef void add_sums(const real *partial, Py_ssize_t count, Py_ssize_t n, real *sum) noexcept nogil:
+    """sum += each of the partial sums of n numbers, one after the other."""
+    cdef Py_ssize_t i, j
+    for i in range(count):
+        for j in range(n):
+            sum[j] += partial[i * n + j]
 
 
 cdef int backward_side_by_side(
@@ -444,12 +460,13 @@ cdef int backward_side_by_side(
     cdef Py_ssize_t inputs = conv.rows.length * conv.columns.length
     cdef Py_ssize_t outputs = conv.rows.outputs * conv.columns.outputs
     cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
-    cdef Convolution some = some_side_by_side(conv, 0, sizeof(real))
+    cdef Convolution some = some_side_by_side(conv, sizeof(real))
     cdef Py_ssize_t images = some.images, first, image, n, c
     cdef real *source = <real *> fnn_workspace(SIDE_PIXELS, images * some.groups * inputs * sizeof(real))
     cdef real *gradient = <real *> fnn_workspace(RESULT, images * some.groups * outputs * sizeof(real))
     cdef real *sums = <real *> fnn_workspace(BIAS, some.groups * taps * sizeof(real))
     cdef double total[SIDE_BY_SIDE]
+    cdef bint halved = grad_x != NULL and is_x_halved(conv, weight)
     cdef const real *planes
     if source == NULL or gradient == NULL or sums == NULL:
         return -1
@@ -461,7 +478,8 @@ cdef int backward_side_by_side(
         for image from 0 <= image < conv.images by images:
             some.images = fnn_min(images, conv.images - image)
             planes = grad_out + (image * groups + first) * outputs
-            put_side_by_side(&some, planes, groups * outputs, outputs, gradient)
+            if grad_weight != NULL or not halved:
+                put_side_by_side(&some, planes, groups * outputs, outputs, gradient)
             if grad_bias != NULL:
                 for n in range(some.images):
                     for c in range(some.groups):
@@ -470,8 +488,15 @@ cdef int backward_side_by_side(
                 put_side_by_side(&some, x + (image * groups + first) * inputs, groups * inputs, inputs, source)
                 if backward_weight(&some, <const real *> gradient, <const real *> source, sums, all_of(&some)) < 0:
                     return -1
-                add_numbers(<const real *> sums, grad_weight + first * taps, some.groups * taps)
-            if grad_x != NULL:
+                add_sums(<const real *> sums, 1, some.groups * taps, grad_weight + first * taps)
+            if halved:
+                for n in range(some.images):
+                    if grad_x_halved(
+                        &conv.rows, &conv.columns, some.groups, planes + n * groups * outputs, weight + first * taps,
+                        grad_x + ((image + n) * groups + first) * inputs
+                    ) < 0:
+                        return -1
+            elif grad_x != NULL:
                 if backward_x(&some, <const real *> gradient, weight + first * taps, source) < 0:
                     return -1
                 put_in_planes(
@@ -492,6 +517,8 @@ cdef int backward_planewise(
     cdef Py_ssize_t inputs = some.channels * some.rows.length * some.columns.length
     cdef Py_ssize_t kernels = some.groups * some.kernels, k
     cdef double *total = <double *> fnn_workspace(BIAS, kernels * sizeof(double))
+    cdef bint halved = grad_x != NULL and is_x_halved(some, weight)
+    cdef int failed
     cdef Job job
     cdef Convolution all_images = some[0]
     if is_worth_side_by_side(some, sizeof(real), lanes_of(grad_out), True):
@@ -510,8 +537,12 @@ cdef int backward_planewise(
         ):
             return -1
         if grad_x != NULL:
-            if backward_x(some, grad_out, weight, grad_x) < 0:
-                return -1
+            if halved:
+                failed = grad_x_halved(&some.rows, &some.columns, some.groups, grad_out, weight, grad_x)
+            else:
+                failed = backward_x(some, grad_out, weight, grad_x)
+            if failed:
+                return failed
             grad_x += groups * inputs
         if grad_bias != NULL:  # last: the sums alone would wait for memory
             for k in range(kernels):
@@ -836,14 +867,6 @@ cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
         part -= 1
     conv = some_images(&call, (part - of_weight) * call.images, call.images)
     return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
-
-
-cdef void add_sums(const real *partial, Py_ssize_t count, Py_ssize_t n, real *sum) noexcept nogil:
-    """sum += each of the partial sums of n numbers, one after the other."""
-    cdef Py_ssize_t i, j
-    for i in range(count):
-        for j in range(n):
-            sum[j] += partial[i * n + j]
 
 
 cdef void add_partial(const Call *call) noexcept nogil:

@@ -9,7 +9,7 @@ from conv_planes cimport activate_planes, copy_planes, place_terms, spread
 from fused cimport Activation
 from libc.string cimport memset
 from pool cimport poll
-from windows cimport is_many
+from windows cimport Axis, is_many
 
 cdef extern from "engine/conv.h" nogil:
     enum:
@@ -17,6 +17,7 @@ cdef extern from "engine/conv.h" nogil:
         SQUARE_3 "FNN_PLANE_SQUARE_3"
         SAME_3 "FNN_PLANE_SAME_3"
         SAME_5 "FNN_PLANE_SAME_5"
+        HALF_3 "FNN_PLANE_HALF_3"
         MOST_TERMS "FNN_PLANE_TERMS"
 
     ctypedef struct Plane "fnn_conv_plane":
@@ -25,15 +26,19 @@ cdef extern from "engine/conv.h" nogil:
         const void *a
         const void *b
         const Py_ssize_t *b_at
-        Py_ssize_t b_line
+        Py_ssize_t b_lines, b_line
         const void *zeros
         const void *bias
         void *c
         Py_ssize_t c_line
 
     bint fits_same "fnn_conv_fits_same"(Py_ssize_t lines, Py_ssize_t count, Py_ssize_t size, Py_ssize_t lanes)
+    bint fits_half_back "fnn_conv_fits_half_back"(Py_ssize_t count, Py_ssize_t lanes)
+    bint fits_half "fnn_conv_fits_half"(Py_ssize_t lines, Py_ssize_t count, Py_ssize_t lanes)
     void fnn_conv_run_plane_f32(const Plane *plane)
     void fnn_conv_run_plane_f64(const Plane *plane)
+    void fnn_conv_half_back_f32(const Plane *plane)
+    void fnn_conv_half_back_f64(const Plane *plane)
     void fnn_conv_plane_dots_f32(const Plane *plane, Py_ssize_t most, float *sums)
     void fnn_conv_plane_dots_f64(const Plane *plane, Py_ssize_t most, double *sums)
 
@@ -66,6 +71,18 @@ cdef inline bint is_same(const Taps *taps, Py_ssize_t size) noexcept nogil:
     return are_neighbours(taps, size) and taps.low == -(size // 2) and taps.outputs == taps.length
 
 
+cdef inline bint is_half(const Taps *taps) noexcept nogil:
+    """Whether three taps are around every second position of the source."""
+    return (
+        taps.step == 2 and taps.count == 3 and taps.low == -1 and taps.high == 1
+        and taps.outputs == fnn_parts(taps.length, 2)
+    )
+
+
+cdef inline bint has_no_frame(int form) noexcept nogil:
+    return form == SAME_3 or form == SAME_5 or form == HALF_3
+
+
 cdef inline int form_of(const Job *job, Py_ssize_t lanes) noexcept nogil:
     """How the engine does the planes."""
     cdef const Taps *rows = &job.rows
@@ -77,6 +94,8 @@ cdef inline int form_of(const Job *job, Py_ssize_t lanes) noexcept nogil:
             and fits_same(rows.length, columns.length, size, lanes)
         ):
             return SAME_3 if size == 3 else SAME_5
+        if is_half(rows) and is_half(columns) and fits_half(rows.outputs, columns.outputs, lanes):
+            return HALF_3
         if size == 3 and are_neighbours(rows, 3) and are_neighbours(columns, 3):
             return SQUARE_3
     return ANY
@@ -89,7 +108,7 @@ cdef inline bint plan_plane(Plan *plan, const Job *job, int form, Py_ssize_t ite
     cdef Py_ssize_t phases = fnn_max(rows.phases * columns.phases, 1)
     cdef Py_ssize_t positions = FRAME_BYTES // (itemsize * phases * job.channels), lines = rows.outputs
     plan.images, plan.channels, plan.columns = 1, job.channels, columns.outputs
-    plan.in_place = form == SAME_3 or form == SAME_5 or (
+    plan.in_place = has_no_frame(form) or (
         rows.step == 1 and columns.step == 1 and columns.outputs >= lanes
         and is_inside(rows, 0, rows.outputs) and is_inside(columns, 0, columns.outputs)
     )
@@ -137,7 +156,7 @@ cdef inline void find_terms(Terms *terms, Plane *plane, const Block *block, cons
         reverse(terms.weight_at, plane.k)
         reverse(terms.source_at, plane.k)
     plane.b_at = terms.source_at
-    plane.lines, plane.count, plane.b_line = block.lines, block.columns, block.width
+    plane.lines, plane.count, plane.b_lines, plane.b_line = block.lines, block.columns, job.rows.length, block.width
 
 
 cdef inline const real *part_of_plane(
@@ -148,7 +167,7 @@ cdef inline const real *part_of_plane(
         copy_planes(frame, block, job, source, job.channels)
         return frame
     source += block.image * job.groups * job.channels * block.channel
-    if form == SAME_3 or form == SAME_5:
+    if has_no_frame(form):
         return source
     return source + (block.line + job.rows.low) * block.width + block.column + job.columns.low
 
@@ -251,6 +270,38 @@ cdef inline int run_planewise(
                     &plane, &block, &terms, job, weight + group * job.weight_group, of_bias, compact,
                     result + start_of(&block, job) + group * job.m * job.result_i, activation
                 )
+    return 0
+
+
+cdef inline bint is_halved(const Axis *axis) noexcept nogil:
+    """Whether there are three taps around every second position."""
+    return (
+        axis.taps == 3 and axis.stride == 2 and axis.dilation == 1 and axis.before == 1
+        and axis.outputs == fnn_parts(axis.length, 2)
+    )
+
+
+cdef inline int grad_x_halved(
+    const Axis *rows, const Axis *columns, Py_ssize_t planes, const real *grad_out, const real *weight, real *grad_x
+) noexcept nogil:
+    """The gradient of planes with a kernel each, of which both axes are halved: a number is written once, whatever the
+    phase of the stride that it is in. -1 without memory."""
+    cdef Py_ssize_t size = (columns.outputs + MAX_VECS * lanes_of(grad_out)) * <Py_ssize_t> sizeof(real)
+    cdef Py_ssize_t i
+    cdef void *zeros = fnn_workspace(SOURCE, size)
+    cdef Plane plane
+    if zeros == NULL:
+        return -1
+    memset(zeros, 0, size)
+    plane.zeros, plane.lines, plane.count, plane.c_line = zeros, rows.length, columns.length, columns.length
+    plane.b_lines, plane.b_line = rows.outputs, columns.outputs
+    for i in range(planes):
+        plane.a, plane.b = weight + i * 9, grad_out + i * rows.outputs * columns.outputs
+        plane.c = grad_x + i * rows.length * columns.length
+        if real is float:
+            fnn_conv_half_back_f32(&plane)
+        else:
+            fnn_conv_half_back_f64(&plane)
     return 0
 
 

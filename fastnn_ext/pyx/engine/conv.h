@@ -80,8 +80,8 @@ typedef struct {
     const void *a;
     const void *b;          /* has whole vectors where count is less than one */
     const ptrdiff_t *b_at;
-    ptrdiff_t b_line;
-    const void *zeros;      /* a line of them, for the forms of the same size */
+    ptrdiff_t b_lines, b_line;
+    const void *zeros;      /* a line of them, for the forms without a frame */
     const void *bias;       /* or NULL */
     void *c;
     ptrdiff_t c_line;
@@ -92,7 +92,8 @@ enum {
     FNN_PLANE_ANY,
     FNN_PLANE_SQUARE_3, /* 3 x 3 neighbours, a row of taps being a line of B */
     FNN_PLANE_SAME_3,   /* the same around each pixel of a plane that lies at B without a frame */
-    FNN_PLANE_SAME_5    /* 5 x 5 of them */
+    FNN_PLANE_SAME_5,   /* 5 x 5 of them */
+    FNN_PLANE_HALF_3    /* 3 x 3 around every second pixel of every second line */
 };
 
 enum {
@@ -114,6 +115,16 @@ FNN_INLINE int fnn_conv_fits_same(ptrdiff_t lines, ptrdiff_t count, ptrdiff_t si
     return lines >= FNN_PLANE_ROWS && lanes >= half && (count <= lanes || count >= lanes + half)
            && (rest == 0 || rest >= half);
 }
+
+/* The same for every second pixel of so many lines of so many numbers, which begin and end with masked loads. */
+FNN_INLINE int fnn_conv_fits_half(ptrdiff_t lines, ptrdiff_t count, ptrdiff_t lanes)
+{
+    return FNN_VECTOR_BYTES >= 32 && lines >= FNN_PLANE_ROWS
+           && (FNN_FREE_MASKS ? 16 * count > 9 * lanes : 2 * count > 3 * lanes);
+}
+
+/* And its gradient, of lines of so many numbers: other masked stores are slow where they are most of all. */
+FNN_INLINE int fnn_conv_fits_half_back(ptrdiff_t count, ptrdiff_t lanes) { return FNN_FREE_MASKS || 2 * count > lanes; }
 
 /* The rows that a tile of as many vectors has at most. */
 FNN_INLINE ptrdiff_t fnn_conv_rows(ptrdiff_t vecs) { return fnn_max_rows[vecs]; }

@@ -569,55 +569,94 @@ FNN_INLINE void FNN_NAME(conv_neighbours)(int size, int left, int right, ptrdiff
     }
 }
 
-/* The lines that `rows` lines of C from `line` on read: zeros above and below the plane. */
-FNN_INLINE void FNN_NAME(conv_find_lines)(int rows, int size, const FNN_REAL *b, ptrdiff_t b_line, ptrdiff_t lines,
-                                          const FNN_REAL *zeros, ptrdiff_t line, const FNN_REAL **found)
+/* A pair of vectors: the `count` numbers at p, then zeros. */
+FNN_INLINE void FNN_NAME(conv_load_pair)(const FNN_REAL *p, ptrdiff_t count, FNN_VEC *pair)
 {
-    FNN_UNROLL for (int y = 0; y < rows + size - 1; y++) {
-        const ptrdiff_t at = line + y - size / 2;
-        found[y] = at >= 0 && at < lines ? b + at * b_line : zeros;
+    pair[0] = FNN_NAME(load_part)(p, fnn_min(fnn_max(count, 0), FNN_LANES));
+    pair[1] = FNN_NAME(load_part)(p + FNN_LANES, fnn_min(fnn_max(count - FNN_LANES, 0), FNN_LANES));
+}
+
+/* What three taps in a row read around every second number from p on, of which the line has `length` more. */
+FNN_INLINE void FNN_NAME(conv_half_neighbours)(int left, int right, ptrdiff_t count, ptrdiff_t length, const FNN_REAL *p,
+                                               FNN_VEC *x)
+{
+    FNN_VEC pair[2];
+    if (!left && !right) {
+        pair[0] = FNN_NAME(load)(p - 1), pair[1] = FNN_NAME(load)(p - 1 + FNN_LANES);
+        x[0] = FNN_NAME(evens)(pair[0], pair[1]), x[1] = FNN_NAME(odds)(pair[0], pair[1]);
+        x[2] = FNN_NAME(every_second)(FNN_NAME(load)(p + 1), FNN_NAME(load)(p + FNN_LANES));
+        return;
+    }
+    FNN_NAME(conv_load_pair)(p, right ? fnn_min(length, 2 * count) : 2 * FNN_LANES, pair);
+    x[1] = FNN_NAME(evens)(pair[0], pair[1]), x[2] = FNN_NAME(odds)(pair[0], pair[1]);
+    if (!left) {
+        FNN_NAME(conv_load_pair)(p - 1, fnn_min(length + 1, 2 * count), pair);
+        x[0] = FNN_NAME(evens)(pair[0], pair[1]);
+        return;
+    }
+    if (right)
+        FNN_NAME(conv_load_pair)(p, 2 * count - 2, pair);
+    x[0] = FNN_NAME(shift_up)(FNN_NAME(odds)(pair[0], pair[1]), 1);
+}
+
+/* The lines that `rows` lines of C from `line` on read, each `step` further: zeros above and below the plane. */
+FNN_INLINE void FNN_NAME(conv_find_lines)(int rows, int size, int step, const fnn_conv_plane *t, ptrdiff_t line,
+                                          const FNN_REAL **found)
+{
+    FNN_UNROLL for (int y = 0; y < (rows - 1) * step + size; y++) {
+        const ptrdiff_t at = line * step + y - size / 2;
+        found[y] = (const FNN_REAL *)(at >= 0 && at < t->b_lines ? (const FNN_REAL *)t->b + at * t->b_line : t->zeros);
     }
 }
 
-FNN_INLINE void FNN_NAME(conv_same_vector)(int size, int left, int right, ptrdiff_t count, const FNN_REAL *const *b,
-                                           const FNN_VEC *kernel, FNN_VEC bias, FNN_REAL *c, ptrdiff_t c_line,
-                                           ptrdiff_t at)
+/* What `size` taps in a row read for a vector of a line of C at `at`. */
+FNN_INLINE void FNN_NAME(conv_taps)(int size, int step, int left, int right, ptrdiff_t count, const fnn_conv_plane *t,
+                                    const FNN_REAL *b, ptrdiff_t at, FNN_VEC *x)
+{
+    if (step == 1)
+        FNN_NAME(conv_neighbours)(size, left, right, count, b + at, x);
+    else
+        FNN_NAME(conv_half_neighbours)(left, right, count, t->b_line - 2 * at, b + 2 * at, x);
+}
+
+FNN_INLINE void FNN_NAME(conv_same_vector)(int size, int step, int left, int right, ptrdiff_t count,
+                                           const fnn_conv_plane *t, const FNN_REAL *const *b, const FNN_VEC *kernel,
+                                           FNN_VEC bias, FNN_REAL *c, ptrdiff_t at)
 {
     FNN_VEC acc[FNN_PLANE_ROWS], x[5];
     FNN_UNROLL for (int i = 0; i < FNN_PLANE_ROWS; i++)
         acc[i] = bias;
-    FNN_UNROLL for (int y = 0; y < FNN_PLANE_ROWS + size - 1; y++) {
-        FNN_NAME(conv_neighbours)(size, left, right, count, b[y] + at, x);
+    FNN_UNROLL for (int y = 0; y < (FNN_PLANE_ROWS - 1) * step + size; y++) {
+        FNN_NAME(conv_taps)(size, step, left, right, count, t, b[y], at, x);
         FNN_UNROLL for (int s = 0; s < size; s++) {
             FNN_UNROLL for (int i = 0; i < FNN_PLANE_ROWS; i++)
-                if (y - i >= 0 && y - i < size)
-                    acc[i] += x[s] * kernel[(y - i) * size + s];
+                if (y - i * step >= 0 && y - i * step < size)
+                    acc[i] += x[s] * kernel[(y - i * step) * size + s];
         }
     }
     FNN_UNROLL for (int i = 0; i < FNN_PLANE_ROWS; i++)
-        FNN_NAME(put)(c + i * c_line + at, acc[i], count, 0);
+        FNN_NAME(put)(c + i * t->c_line + at, acc[i], count, 0);
 }
 
 /* A few lines of a plane without a frame. */
-FNN_INLINE void FNN_NAME(conv_same_rows)(int size, const fnn_conv_plane *t, const FNN_VEC *weights, ptrdiff_t line)
+FNN_INLINE void FNN_NAME(conv_same_rows)(int size, int step, const fnn_conv_plane *t, const FNN_VEC *weights, ptrdiff_t line)
 {
-    const ptrdiff_t count = t->count, c_line = t->c_line;
+    const ptrdiff_t count = t->count;
     const FNN_VEC bias = FNN_NAME(splat)(t->bias ? *(const FNN_REAL *)t->bias : 0);
-    const FNN_REAL *b[FNN_PLANE_ROWS + 4];
-    FNN_REAL *c = (FNN_REAL *)t->c + line * c_line;
+    const FNN_REAL *b[2 * FNN_PLANE_ROWS + 4];
+    FNN_REAL *c = (FNN_REAL *)t->c + line * t->c_line;
     FNN_VEC kernel[25];
     FNN_UNROLL for (int q = 0; q < size * size; q++)
         kernel[q] = weights[q];
-    FNN_NAME(conv_find_lines)(FNN_PLANE_ROWS, size, (const FNN_REAL *)t->b, t->b_line, t->lines,
-                              (const FNN_REAL *)t->zeros, line, b);
+    FNN_NAME(conv_find_lines)(FNN_PLANE_ROWS, size, step, t, line, b);
     if (count <= FNN_LANES) {
-        FNN_NAME(conv_same_vector)(size, 1, 1, count, b, kernel, bias, c, c_line, 0);
+        FNN_NAME(conv_same_vector)(size, step, 1, 1, count, t, b, kernel, bias, c, 0);
         return;
     }
-    FNN_NAME(conv_same_vector)(size, 1, 0, FNN_LANES, b, kernel, bias, c, c_line, 0);
+    FNN_NAME(conv_same_vector)(size, step, 1, 0, FNN_LANES, t, b, kernel, bias, c, 0);
     for (ptrdiff_t v = FNN_LANES; v + FNN_LANES + size / 2 <= count; v += FNN_LANES)
-        FNN_NAME(conv_same_vector)(size, 0, 0, FNN_LANES, b, kernel, bias, c, c_line, v);
-    FNN_NAME(conv_same_vector)(size, 0, 1, FNN_LANES, b, kernel, bias, c, c_line, count - FNN_LANES);
+        FNN_NAME(conv_same_vector)(size, step, 0, 0, FNN_LANES, t, b, kernel, bias, c, v);
+    FNN_NAME(conv_same_vector)(size, step, 0, 1, FNN_LANES, t, b, kernel, bias, c, count - FNN_LANES);
 }
 
 /* A strip of one form, not in line. */
@@ -626,8 +665,9 @@ FNN_INLINE void FNN_NAME(conv_same_rows)(int size, const fnn_conv_plane *t, cons
 FNN_STRIP(conv_line, FNN_NAME(conv_plane_rows)(1, 0, t, weights, line))
 FNN_STRIP(conv_strip, FNN_NAME(conv_plane_rows)(FNN_PLANE_ROWS, 0, t, weights, line))
 FNN_STRIP(conv_strip_square_3, FNN_NAME(conv_plane_rows)(FNN_PLANE_ROWS, 1, t, weights, line))
-FNN_STRIP(conv_strip_same_3, FNN_NAME(conv_same_rows)(3, t, weights, line))
-FNN_STRIP(conv_strip_same_5, FNN_NAME(conv_same_rows)(5, t, weights, line))
+FNN_STRIP(conv_strip_same_3, FNN_NAME(conv_same_rows)(3, 1, t, weights, line))
+FNN_STRIP(conv_strip_same_5, FNN_NAME(conv_same_rows)(5, 1, t, weights, line))
+FNN_STRIP(conv_strip_half_3, FNN_NAME(conv_same_rows)(3, 2, t, weights, line))
 #undef FNN_STRIP
 
 /* The plane in strips of lines. Where lines are left over the last one starts earlier and writes some again. */
@@ -635,7 +675,7 @@ FNN_STATIC void FNN_NAME(conv_run_plane)(const fnn_conv_plane *t)
 {
     typedef void (*function)(const fnn_conv_plane *, const FNN_VEC *, ptrdiff_t);
     static const function forms[] = {FNN_NAME(conv_strip), FNN_NAME(conv_strip_square_3), FNN_NAME(conv_strip_same_3),
-                                     FNN_NAME(conv_strip_same_5)};
+                                     FNN_NAME(conv_strip_same_5), FNN_NAME(conv_strip_half_3)};
     const ptrdiff_t rows = t->lines < FNN_PLANE_ROWS ? 1 : FNN_PLANE_ROWS;
     const function strip = rows == 1 ? FNN_NAME(conv_line) : forms[t->form];
     FNN_VEC weights[FNN_PLANE_TERMS];
@@ -646,55 +686,55 @@ FNN_STATIC void FNN_NAME(conv_run_plane)(const fnn_conv_plane *t)
 }
 
 /* acc[r * size + s] += the products of one vector in each of `rows` lines of a and what is around it in b. */
-FNN_INLINE void FNN_NAME(conv_dot_vector)(int rows, int size, int left, int right, ptrdiff_t count, const FNN_REAL *a,
-                                          ptrdiff_t a_line, const FNN_REAL *const *b, ptrdiff_t at, FNN_VEC *acc)
+FNN_INLINE void FNN_NAME(conv_dot_vector)(int rows, int size, int step, int left, int right, ptrdiff_t count,
+                                          const fnn_conv_plane *t, const FNN_REAL *a, const FNN_REAL *const *b,
+                                          ptrdiff_t at, FNN_VEC *acc)
 {
     FNN_VEC av[FNN_PLANE_ROWS], x[5];
     FNN_UNROLL for (int i = 0; i < rows; i++)
-        av[i] = count == FNN_LANES ? FNN_NAME(load)(a + i * a_line + at)
-                                   : FNN_NAME(load_part)(a + i * a_line + at, count);
-    FNN_UNROLL for (int y = 0; y < rows + size - 1; y++) {
-        FNN_NAME(conv_neighbours)(size, left, right, count, b[y] + at, x);
+        av[i] = count == FNN_LANES ? FNN_NAME(load)(a + i * t->c_line + at)
+                                   : FNN_NAME(load_part)(a + i * t->c_line + at, count);
+    FNN_UNROLL for (int y = 0; y < (rows - 1) * step + size; y++) {
+        FNN_NAME(conv_taps)(size, step, left, right, count, t, b[y], at, x);
         FNN_UNROLL for (int s = 0; s < size; s++) {
             FNN_UNROLL for (int i = 0; i < rows; i++)
-                if (y - i >= 0 && y - i < size)
-                    acc[(y - i) * size + s] += av[i] * x[s];
+                if (y - i * step >= 0 && y - i * step < size)
+                    acc[(y - i * step) * size + s] += av[i] * x[s];
         }
     }
 }
 
-FNN_INLINE void FNN_NAME(conv_dot_rows)(int rows, int size, const fnn_conv_plane *t, ptrdiff_t line, FNN_VEC *acc)
+FNN_INLINE void FNN_NAME(conv_dot_rows)(int rows, int size, int step, const fnn_conv_plane *t, ptrdiff_t line, FNN_VEC *acc)
 {
-    const ptrdiff_t count = t->count, a_line = t->c_line;
-    const FNN_REAL *a = (const FNN_REAL *)t->a + line * a_line, *b[FNN_PLANE_ROWS + 4];
+    const ptrdiff_t count = t->count;
+    const FNN_REAL *a = (const FNN_REAL *)t->a + line * t->c_line, *b[2 * FNN_PLANE_ROWS + 4];
     ptrdiff_t v = FNN_LANES;
-    FNN_NAME(conv_find_lines)(rows, size, (const FNN_REAL *)t->b, t->b_line, t->lines, (const FNN_REAL *)t->zeros,
-                              line, b);
+    FNN_NAME(conv_find_lines)(rows, size, step, t, line, b);
     if (count <= FNN_LANES) {
-        FNN_NAME(conv_dot_vector)(rows, size, 1, 1, count, a, a_line, b, 0, acc);
+        FNN_NAME(conv_dot_vector)(rows, size, step, 1, 1, count, t, a, b, 0, acc);
         return;
     }
-    FNN_NAME(conv_dot_vector)(rows, size, 1, 0, FNN_LANES, a, a_line, b, 0, acc);
+    FNN_NAME(conv_dot_vector)(rows, size, step, 1, 0, FNN_LANES, t, a, b, 0, acc);
     for (; v + FNN_LANES < count; v += FNN_LANES)
-        FNN_NAME(conv_dot_vector)(rows, size, 0, 0, FNN_LANES, a, a_line, b, v, acc);
-    FNN_NAME(conv_dot_vector)(rows, size, 0, 1, count - v, a, a_line, b, v, acc);
+        FNN_NAME(conv_dot_vector)(rows, size, step, 0, 0, FNN_LANES, t, a, b, v, acc);
+    FNN_NAME(conv_dot_vector)(rows, size, step, 0, 1, count - v, t, a, b, v, acc);
 }
 
-#define FNN_SAME_DOTS(size)                                                                                  \
-    FNN_OUTLINE void FNN_NAME(conv_same_dots_##size)(const fnn_conv_plane *t, ptrdiff_t first, ptrdiff_t end, \
-                                                     FNN_REAL *sums)                                         \
-    {                                                                                                        \
-        FNN_VEC acc[size * size];                                                                            \
-        FNN_UNROLL for (int q = 0; q < size * size; q++)                                                     \
-            acc[q] = FNN_NAME(splat)(0);                                                                     \
-        for (; first + FNN_PLANE_ROWS <= end; first += FNN_PLANE_ROWS)                                       \
-            FNN_NAME(conv_dot_rows)(FNN_PLANE_ROWS, size, t, first, acc);                                    \
-        for (; first < end; first++)                                                                         \
-            FNN_NAME(conv_dot_rows)(1, size, t, first, acc);                                                 \
-        FNN_NAME(conv_sum_lanes)(size * size, acc, sums);                                                    \
+#define FNN_SAME_DOTS(name, size, step)                                                                          \
+    FNN_OUTLINE void FNN_NAME(name)(const fnn_conv_plane *t, ptrdiff_t first, ptrdiff_t end, FNN_REAL *sums)     \
+    {                                                                                                            \
+        FNN_VEC acc[size * size];                                                                                \
+        FNN_UNROLL for (int q = 0; q < size * size; q++)                                                         \
+            acc[q] = FNN_NAME(splat)(0);                                                                         \
+        for (; first + FNN_PLANE_ROWS <= end; first += FNN_PLANE_ROWS)                                           \
+            FNN_NAME(conv_dot_rows)(FNN_PLANE_ROWS, size, step, t, first, acc);                                  \
+        for (; first < end; first++)                                                                             \
+            FNN_NAME(conv_dot_rows)(1, size, step, t, first, acc);                                               \
+        FNN_NAME(conv_sum_lanes)(size * size, acc, sums);                                                        \
     }
-FNN_SAME_DOTS(3)
-FNN_SAME_DOTS(5)
+FNN_SAME_DOTS(conv_same_dots_3, 3, 1)
+FNN_SAME_DOTS(conv_same_dots_5, 5, 1)
+FNN_SAME_DOTS(conv_half_dots_3, 3, 2)
 #undef FNN_SAME_DOTS
 
 /* sums[p] += the sum of A[y, x] B[y * b_line + b_at[p] + x] over the lines y of the plane, `most` of them in registers;
@@ -712,10 +752,53 @@ FNN_STATIC void FNN_NAME(conv_plane_dots)(const fnn_conv_plane *t, ptrdiff_t mos
         }
         if (t->form == FNN_PLANE_SAME_3)
             FNN_NAME(conv_same_dots_3)(t, line, end, some);
+        else if (t->form == FNN_PLANE_HALF_3)
+            FNN_NAME(conv_half_dots_3)(t, line, end, some);
         else
             FNN_NAME(conv_same_dots_5)(t, line, end, some);
         for (ptrdiff_t p = 0; p < t->k; p++)
             sums[p] += some[p];
+    }
+}
+
+/* A vector of two lines, `count` lanes from `at` on, of the gradient of a plane's result: the numbers of the plane's
+ * gradient that meet them, `rest` being in their lines from there on; the odd line may be NULL. Kernels are in `k`. */
+FNN_INLINE void FNN_NAME(conv_half_back_vector)(int right, ptrdiff_t count, const FNN_REAL *const *g, ptrdiff_t at,
+                                                const FNN_VEC *k, FNN_REAL *even_line, FNN_REAL *odd_line, ptrdiff_t rest)
+{
+    FNN_VEC here[2], next[2];
+    FNN_UNROLL for (int i = 0; i < 2; i++) {
+        here[i] = count == FNN_LANES ? FNN_NAME(load)(g[i] + at) : FNN_NAME(load_part)(g[i] + at, count);
+        next[i] = right ? FNN_NAME(shift_down)(here[i], 1) : FNN_NAME(load)(g[i] + at + 1);
+    }
+    FNN_VEC even = here[0] * k[4], odd = here[0] * k[5] + next[0] * k[3];
+    const ptrdiff_t some = fnn_min(rest, FNN_LANES), more = fnn_min(fnn_max(rest - FNN_LANES, 0), FNN_LANES);
+    FNN_NAME(put)(even_line, FNN_NAME(mixed_low)(even, odd), some, 0);
+    FNN_NAME(put)(even_line + FNN_LANES, FNN_NAME(mixed_high)(even, odd), more, 0);
+    if (odd_line == NULL)
+        return;
+    even = here[0] * k[7] + here[1] * k[1];
+    odd = (here[0] * k[8] + here[1] * k[2]) + (next[0] * k[6] + next[1] * k[0]);
+    FNN_NAME(put)(odd_line, FNN_NAME(mixed_low)(even, odd), some, 0);
+    FNN_NAME(put)(odd_line + FNN_LANES, FNN_NAME(mixed_high)(even, odd), more, 0);
+}
+
+/* The gradient of a plane of FNN_PLANE_HALF_3: C is the plane, with `count` numbers in a line, B the gradient of its
+ * result. */
+FNN_STATIC void FNN_NAME(conv_half_back)(const fnn_conv_plane *t)
+{
+    const ptrdiff_t outputs = t->b_line, last = fnn_max(outputs - FNN_LANES, 0);
+    FNN_VEC k[9];
+    FNN_UNROLL for (int p = 0; p < 9; p++)
+        k[p] = FNN_NAME(splat)(((const FNN_REAL *)t->a)[p]);
+    for (ptrdiff_t y = 0; y < t->b_lines; y++) {
+        const FNN_REAL *line = (const FNN_REAL *)t->b + y * outputs;
+        const FNN_REAL *g[2] = {line, y + 1 < t->b_lines ? line + outputs : (const FNN_REAL *)t->zeros};
+        FNN_REAL *even = (FNN_REAL *)t->c + 2 * y * t->c_line, *odd = 2 * y + 1 < t->lines ? even + t->c_line : NULL;
+        for (ptrdiff_t v = 0; v < last; v += FNN_LANES)
+            FNN_NAME(conv_half_back_vector)(0, FNN_LANES, g, v, k, even + 2 * v, odd ? odd + 2 * v : NULL, 2 * FNN_LANES);
+        FNN_NAME(conv_half_back_vector)(1, fnn_min(outputs, FNN_LANES), g, last, k, even + 2 * last,
+                                        odd ? odd + 2 * last : NULL, t->count - 2 * last);
     }
 }
 

@@ -252,6 +252,36 @@ FNN_INLINE FNN_VEC FNN_NAME(spread_b)(FNN_VEC v, FNN_VEC b)
     return FNN_SHUFFLE(v, b, FNN_SPREAD_B, FNN_LANES / 2);
 }
 
+/* The lanes of a, then b, that are in even places, and in odd ones. */
+#define FNN_EVERY_SECOND(lane, n) (2 * (lane) + (n))
+
+FNN_INLINE FNN_VEC FNN_NAME(evens)(FNN_VEC a, FNN_VEC b)
+{
+    (void)b;
+    return FNN_SHUFFLE(a, b, FNN_EVERY_SECOND, 0);
+}
+
+FNN_INLINE FNN_VEC FNN_NAME(odds)(FNN_VEC a, FNN_VEC b)
+{
+    (void)a;
+    return FNN_LANES == 1 ? b : FNN_SHUFFLE(a, b, FNN_EVERY_SECOND, 1);
+}
+
+/* The way back: the first half of what these are the even and the odd places of, and the second. */
+#define FNN_MIXED(lane, n) ((lane) / 2 + ((lane) % 2 ? FNN_LANES : 0) + (n))
+
+FNN_INLINE FNN_VEC FNN_NAME(mixed_low)(FNN_VEC even, FNN_VEC odd)
+{
+    (void)odd;
+    return FNN_SHUFFLE(even, odd, FNN_MIXED, 0);
+}
+
+FNN_INLINE FNN_VEC FNN_NAME(mixed_high)(FNN_VEC even, FNN_VEC odd)
+{
+    (void)even;
+    return FNN_LANES == 1 ? odd : FNN_SHUFFLE(even, odd, FNN_MIXED, FNN_LANES / 2);
+}
+
 #if FNN_FREE_MASKS
 /* 0, step, 2 step, ... */
 FNN_INLINE FNN_NAME(mask) FNN_NAME(places)(ptrdiff_t step)
@@ -276,6 +306,8 @@ FNN_INLINE FNN_VEC FNN_NAME(pick)(FNN_VEC a, FNN_VEC b, FNN_NAME(mask) places, p
 #undef FNN_EVEN
 #undef FNN_SPREAD_A
 #undef FNN_SPREAD_B
+#undef FNN_EVERY_SECOND
+#undef FNN_MIXED
 #undef FNN_UP
 #undef FNN_DOWN
 #undef FNN_UPPER
