@@ -107,13 +107,11 @@ cdef extern from "engine/winograd.h" nogil:
 
 cdef enum:
     # slots of the workspace
-    TRANSFORMED = SLOT + 7  # kernels, or sums that will be the gradient of kernels
-    PLANES = SLOT + 8       # of a block of tiles, and what else it needs
-    PIXELS = SOURCE         # of a block of tiles that are summed
+    PLANES = TRANSFORMED + 1  # of a block of tiles, and what else it needs
+    PIXELS = SOURCE           # of a block of tiles that are summed
 
     KERNEL_BYTES = 9 << 19  # of transformed kernels, which with the planes stay below 8 MiB
     LEAST_KERNELS = 32      # at once
-    FEW_KERNELS = 4         # that the direct form does in less than the time of a vector of them
     # of which the rounding errors, which are larger than those of the direct form, average out:
     LEAST_CHANNELS = 32     # channels that are summed,
     LEAST_SUMMED = 96       # and tiles, which a gradient of kernels sums
@@ -125,8 +123,10 @@ cdef enum:
     TILE_PIXELS = 25        # pixels for each of its tiles
     MOST_PLANE_BYTES = 3 << 20  # of the planes of the blocks that are summed at once,
     SUMMED_TILES = 64       # and so many tiles
-    TILE_COST = 500         # of the transforms of a vector of channels and one of kernels, for a tile,
-    KERNEL_COST = 400       # and of a vector of kernels for a channel, in multiplications of vectors
+    LEAST_BLOCKS = 4        # of tiles, for as many threads, if that leaves
+    FEW_TILES = 8           # of them in each
+    TILE_COST = 430         # of the transforms of a vector of channels and one of kernels, for a tile,
+    KERNEL_COST = 220       # and of a vector of kernels for a channel, in multiplications of vectors by the direct form
     LINE = 16               # numbers between planes, so that they do not begin at the same place of a cache
     LINE_BYTES = 64         # of a cache
 
@@ -202,9 +202,8 @@ cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize
     cdef double tiles = tiles_of_job(job)
     cdef double channels = <double> fnn_parts(job.channels, lanes)
     cdef double kernels = <double> fnn_parts(job.m, lanes)
-    # with the pixels in the lanes, a few kernels cost less than a vector of them
-    cdef bint are_few = job.result_i != 1 and job.m <= fnn_min(FEW_KERNELS, lanes)
-    cdef double direct = 9 * pixels * job.channels * (<double> job.m / lanes if are_few else kernels)
+    # which has the pixels in the lanes where channels are first, so that kernels need not fill vectors
+    cdef double direct = 9 * pixels * job.channels * (kernels if job.result_i == 1 else <double> job.m / lanes)
     cdef double products = POINTS * tiles * job.channels * kernels
     cdef Py_ssize_t at_once = kernels_at_once(job, itemsize, lanes)
     cdef double transforms
@@ -213,7 +212,7 @@ cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize
     transforms = (
         TILE_COST * tiles * (fnn_parts(job.m, at_once) * channels + kernels) + KERNEL_COST * job.channels * kernels
     )
-    return 1.2 * (products + transforms) < direct
+    return products + transforms < direct
 
 
 cdef inline void plan_winograd(Winograd *w) noexcept nogil:
@@ -228,6 +227,7 @@ cdef inline void plan_winograd(Winograd *w) noexcept nogil:
     tiles = fnn_max(
         PLANE_BYTES // bytes_of_tile, fnn_min(LEAST_TILES, MOST_BLOCK_BYTES // (bytes_of_tile + bytes_of_pixels))
     )
+    tiles = fnn_min(tiles, fnn_max(fnn_parts(job.images * w.lines * w.columns, LEAST_BLOCKS), FEW_TILES))
     w.plan.columns = fnn_even_part(w.columns, tiles, 1)
     w.plan.lines = w.plan.images = 1
     if w.plan.columns == w.columns:
