@@ -1266,11 +1266,11 @@ cdef Winograd winograd_of(const Call *call, const Job *job) noexcept nogil:
     return w
 
 
-cdef bint is_winograd_forward(const Call *call, Job *job) noexcept nogil:
-    """Whether the convolution, and the gradient of its kernels, takes Winograd's form; its job."""
+cdef bint is_winograd_forward(const Call *call, Job *job, bint summed) noexcept nogil:
+    """Whether the convolution, or with `summed` the gradient of its kernels, takes Winograd's form; its job."""
     return (
         call.conv.groups == 1 and set_forward(job, call.conv)
-        and is_worth_winograd(job, size_of_number(call), lanes_of_number(call))
+        and is_worth_winograd(job, size_of_number(call), lanes_of_number(call), summed)
     )
 
 
@@ -1282,7 +1282,7 @@ cdef bint is_winograd_backward(const Call *call, Job *job) noexcept nogil:
     set_backward(job, conv)
     return (
         backward_taps(&job.rows, TAPS, &conv.rows, 0) and backward_taps(&job.columns, TAPS + 1, &conv.columns, 0)
-        and is_worth_winograd(job, size_of_number(call), lanes_of_number(call))
+        and is_worth_winograd(job, size_of_number(call), lanes_of_number(call), False)
         and (
             all_finite(<const float *> call.weight, weights_of(conv)) if call.single
             else all_finite(<const double *> call.weight, weights_of(conv))
@@ -1302,7 +1302,7 @@ cdef int run_forward(Call *call) noexcept nogil:
     cdef int threads = team(cost_of(call.conv), SHARE)
     cdef Job job
     cdef Winograd w
-    if is_winograd_forward(call, &job):
+    if is_winograd_forward(call, &job, False):
         w = winograd_of(call, &job)
         w.source, w.bias, w.result = call.x, call.bias, call.y
         w.kernels, w.is_transformed = <void *> call.transformed, call.transformed != NULL
@@ -1394,7 +1394,7 @@ cdef int run_backward(Call *call) noexcept nogil:
         if failed:
             return failed
         call.grad_x = NULL
-    if call.grad_weight != NULL and is_winograd_forward(call, &job) and tiles_of_job(&job) >= LEAST_SUMMED:
+    if call.grad_weight != NULL and is_winograd_forward(call, &job, True) and tiles_of_job(&job) >= LEAST_SUMMED:
         w = winograd_of(call, &job)
         w.source, w.grad_out, w.result = call.x, call.grad_out, call.grad_weight
         failed = run_winograd_weight(&w, threads)
@@ -1463,7 +1463,7 @@ cdef int use_packed(object packed, Convolution *conv, Call *call, const real *we
     if taps == 1 and conv.channels_last and conv.groups == 1:
         if set_forward(&job, conv) and is_product(&job, True):
             conv.panels = panels_of(packed, &job, weight)
-    elif taps == 9 and conv.channels >= LEAST_CHANNELS and is_winograd_forward(call, &job):
+    elif taps == 9 and conv.channels >= LEAST_CHANNELS and is_winograd_forward(call, &job, False):
         call.transformed = transformed_of(packed, call, &job)
     return 0
 

@@ -467,11 +467,11 @@ cdef inline int grad_weight_transposed(
     cdef Py_ssize_t taps = job.rows.count * job.columns.count
     cdef Py_ssize_t at_once = TRANSPOSED_BYTES // (plane * sizeof(real))
     cdef Py_ssize_t channels = fnn_even_part(job.channels, at_once, lanes_of(source))
-    cdef real *sums = <real *> fnn_workspace(TRANSFORMED, (job.m * taps + plane) * channels * sizeof(real))
-    cdef real *pixels = sums + job.m * taps * channels
+    cdef real *pixels = <real *> fnn_workspace(TRANSFORMED, (job.m * taps + plane) * channels * sizeof(real))
+    cdef real *sums = pixels + plane * channels
     cdef Py_ssize_t group, channel, image, i
     cdef Job part = job[0]
-    if sums == NULL:
+    if pixels == NULL:
         return -1
     part.images = part.groups = part.end_group = 1
     part.first_group = 0

@@ -196,14 +196,17 @@ cdef inline double tiles_of_job(const Job *job) noexcept nogil:
     return <double> job.images * fnn_parts(job.rows.outputs, OUT) * fnn_parts(job.columns.outputs, OUT)
 
 
-cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
-    """Whether a job without groups is one for this form, and faster in it: in multiplications of whole vectors."""
+cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes, bint summed) noexcept nogil:
+    """Whether a job without groups is one for this form, and faster in it: in multiplications of whole vectors.
+
+    With `summed` the gradient of its kernels."""
     cdef double pixels = <double> job.images * job.rows.outputs * job.columns.outputs
     cdef double tiles = tiles_of_job(job)
     cdef double channels = <double> fnn_parts(job.channels, lanes)
     cdef double kernels = <double> fnn_parts(job.m, lanes)
-    # which has the pixels in the lanes where channels are first, so that kernels need not fill vectors
-    cdef double direct = 9 * pixels * job.channels * (kernels if job.result_i == 1 else <double> job.m / lanes)
+    # whose lanes are pixels where channels are first, so that kernels need not fill vectors
+    cdef bint fill = summed or job.result_i == 1
+    cdef double direct = 9 * pixels * job.channels * (kernels if fill else <double> job.m / lanes)
     cdef double products = POINTS * tiles * job.channels * kernels
     cdef Py_ssize_t at_once = kernels_at_once(job, itemsize, lanes)
     cdef double transforms
