@@ -41,6 +41,9 @@ cnp.import_array()
 join_pool()
 cdef str NAME = __name__
 
+cdef extern from "engine/simd.h" nogil:
+    bint FREE_MASKS "FNN_FREE_MASKS"
+
 cdef enum:
     SUMS = 16        # channels whose sums are done together
     SMALL = 1 << 16  # multiplications that cost less than giving up the GIL
@@ -55,9 +58,7 @@ cdef enum:
     MOST_SUMS = 16         # over some of the images each, that are the gradient of the weights together,
     SUMS_BYTES = 1 << 18   # and their bytes: they stay in the second-level cache
     PARTIAL = PLANES       # slot of the workspace for these sums
-    FEW_PIXELS = 16        # of an image whose convolution is a product of patches,
-    SHORT_LINE = 7         # or, of so short lines or with a stride, one of many kernels
-    LONG_PATCH = 256       # and so many terms,
+    FEW_PIXELS = 16        # of an image whose convolution is a product of patches, more or less,
     PATCH_MOST = 1 << 22   # if the patches of an image have no more bytes than this;
     PATCH_BYTES = 1 << 21  # so many are made at once
     LANE_LOSS = 16         # taps for each vector that a line of a plane is, and less: lanes are lost for nothing
@@ -900,56 +901,92 @@ cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexc
     )
 
 
-cdef inline bint is_deep(const Convolution *conv, Py_ssize_t kernels) noexcept nogil:
-    """Whether the direct form would sort pixels by phase, or lose lanes of short lines, and each number of a patch is a
-    term of at least so many results, which are sums of many."""
-    return (
-        (conv.rows.stride > 1 or conv.columns.stride > 1 or conv.columns.outputs <= SHORT_LINE)
-        and conv.kernels >= kernels and conv.channels * conv.rows.taps * conv.columns.taps >= LONG_PATCH
-    )
+cdef inline Py_ssize_t pixels_of(const Convolution *conv) noexcept nogil:
+    """Of an image's result."""
+    return conv.rows.outputs * conv.columns.outputs
+
+
+cdef inline Py_ssize_t patch_of(const Convolution *conv) noexcept nogil:
+    """How many numbers a pixel of the result reads."""
+    return conv.channels * conv.rows.taps * conv.columns.taps
+
+
+cdef inline bint is_deep(const Convolution *conv) noexcept nogil:
+    """Whether patches are long, of short lines less so."""
+    return patch_of(conv) >= (36 if conv.columns.outputs <= 16 else 100)
+
+
+cdef inline bint has_stride(const Convolution *conv) noexcept nogil:
+    return conv.rows.stride > 1 or conv.columns.stride > 1
+
+
+cdef inline Py_ssize_t kernels_for_copies(const Convolution *conv) noexcept nogil:
+    """How many kernels a number that is copied serves; short lines without masks cost as much as four times as many."""
+    return conv.kernels if FREE_MASKS else conv.kernels // 4
 
 
 cdef inline bint is_worth_patches(const Call *call) noexcept nogil:
-    """Whether to copy what each pixel of the result reads costs less than the lanes that short lines lose."""
+    """Whether to copy what each pixel of the result reads costs less than the lanes that short lines lose, or than
+    sorting pixels by phase. The limits of this and the next two are measured."""
     cdef const Convolution *conv = call.conv
-    return has_patches(conv, size_of_number(call)) and (
-        is_deep(conv, 64 if conv.columns.outputs <= 16 else 96)
-        or conv.rows.outputs * conv.columns.outputs <= FEW_PIXELS
-    )
-
-
-cdef bint are_worth_patches(const Call *call, bint of_image) noexcept nogil:
-    """The same of a gradient: that of the image, to which patches are added up, or of the kernels. Limits are measured."""
-    cdef const Convolution *conv = call.conv
-    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
-    cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
-    cdef bint are_apart = conv.rows.stride >= conv.rows.taps and conv.columns.stride >= conv.columns.taps
-    cdef bint are_most = taps >= 4 * pixels  # of an image
+    cdef Py_ssize_t pixels = pixels_of(conv), line = conv.columns.outputs, patch = patch_of(conv)
+    cdef Py_ssize_t kernels = kernels_for_copies(conv)
     if not has_patches(conv, size_of_number(call)):
         return False
-    if is_deep(conv, 64 if of_image and conv.columns.outputs <= 16 else 96):
-        return True
-    if pixels <= FEW_PIXELS and conv.kernels >= (6 if are_most else 64):
-        return True
-    if conv.channels_last:  # a few channels would be a part of a vector
-        return conv.channels <= 8 and conv.kernels >= (16 if of_image else 64)
-    return (are_apart and taps >= 9 and conv.kernels >= 32) or (
-        taps >= 25 and pixels <= 400 and conv.kernels >= fnn_max(16 * conv.channels, 64)
+    if conv.channels_last:
+        return (
+            (pixels <= FEW_PIXELS and patch >= 100) or (line <= 12 and patch >= 400)
+            or (has_stride(conv) and conv.kernels >= 64 and patch >= 256)
+        )
+    return (
+        pixels <= 6 or (pixels <= FEW_PIXELS and kernels >= 4) or (line <= 10 and conv.channels >= 24 and kernels >= 10)
+        or (has_stride(conv) and line <= 16 and kernels >= 24 and patch >= 100)
+        or (has_stride(conv) and conv.kernels >= 96 and patch >= 256)
     )
+
+
+cdef inline bint is_x_worth_patches(const Call *call) noexcept nogil:
+    """The same of the gradient of the image, to which patches are added up."""
+    cdef const Convolution *conv = call.conv
+    cdef Py_ssize_t pixels = pixels_of(conv), kernels = kernels_for_copies(conv)
+    cdef bint are_apart = conv.rows.taps < 2 * conv.rows.stride and conv.columns.taps < 2 * conv.columns.stride
+    if not has_patches(conv, size_of_number(call)):
+        return False
+    if conv.channels_last:  # a few channels would be a part of a vector
+        return (
+            conv.channels <= 6 or (pixels <= FEW_PIXELS and conv.kernels >= 16)
+            or (conv.kernels >= 32 and is_deep(conv))
+        )
+    return (
+        pixels <= 6 or (pixels <= 49 and kernels >= 4) or (are_apart and kernels >= 4 and conv.channels <= 64)
+        or (has_stride(conv) and kernels >= 20) or (conv.kernels >= 64 and is_deep(conv))
+    )
+
+
+cdef inline bint is_weight_worth_patches(const Call *call) noexcept nogil:
+    """The same of the gradient of the kernels."""
+    cdef const Convolution *conv = call.conv
+    cdef Py_ssize_t pixels = pixels_of(conv), kernels = kernels_for_copies(conv)
+    if not has_patches(conv, size_of_number(call)):
+        return False
+    if is_deep(conv) and (conv.kernels >= 128 or (kernels >= 48 and (has_stride(conv) or conv.channels <= 6))):
+        return True
+    if conv.channels_last:
+        return (pixels <= 9 and conv.kernels >= 8) or (conv.channels <= 4 and conv.kernels >= 16)
+    return pixels <= 6 or (pixels <= FEW_PIXELS and kernels >= 8)
 
 
 cdef int plan_patches(Patches *p, const Call *call, void *result) noexcept nogil:
     """Set how many images are worked on at once, by sizes alone; 0, or what failed. The result is y or its gradient."""
     cdef const Convolution *conv = call.conv
-    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
-    cdef Py_ssize_t patch = conv.channels * conv.rows.taps * conv.columns.taps
+    cdef Py_ssize_t pixels = pixels_of(conv), patch = patch_of(conv)
     cdef Py_ssize_t bytes_of_image = pixels * fnn_max(patch, conv.kernels) * size_of_number(call)
     p.call, p.result, p.to_planes = call, result, result == call.y
     p.images = fnn_even_part(conv.images, fnn_max(PATCH_BYTES // bytes_of_image, 1), 1)
     p.product.groups, p.product.channels, p.product.kernels = 1, patch, conv.kernels
     p.product.rows = p.product.columns = one_pixel()
     p.product.channels_last, p.product.panels = True, NULL
-    p.patches = fnn_workspace(PLANES, p.images * pixels * patch * size_of_number(call))
+    p.patches = fnn_workspace(TRANSFORMED, p.images * pixels * patch * size_of_number(call))
     p.room = NULL
     if not conv.channels_last:
         p.room = fnn_workspace(RESULT, p.images * pixels * conv.kernels * size_of_number(call))
@@ -960,7 +997,7 @@ cdef Py_ssize_t next_patches(Patches *p, Py_ssize_t image) noexcept nogil:
     """Go to the images from `image` on; how many there are."""
     cdef const Convolution *conv = p.call.conv
     cdef Py_ssize_t images = fnn_min(p.images, conv.images - image)
-    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t pixels = pixels_of(conv)
     p.image = image
     p.product.images = images * pixels
     p.pixels = p.room
@@ -1089,9 +1126,9 @@ cdef int backward_by_patches(const Call *call, int threads) noexcept nogil:
 cdef int take_gradients(Call *call, int threads) noexcept nogil:
     """Those gradients that patches are worth; they are not wanted any more. 0 or what failed."""
     cdef Call some = call[0]
-    if call.grad_x == NULL or not are_worth_patches(call, True):
+    if call.grad_x == NULL or not is_x_worth_patches(call):
         some.grad_x = NULL
-    if call.grad_weight == NULL or not are_worth_patches(call, False):
+    if call.grad_weight == NULL or not is_weight_worth_patches(call):
         some.grad_weight = NULL
     if some.grad_x == NULL and some.grad_weight == NULL:
         return 0

@@ -95,7 +95,7 @@ cdef enum:
     RESULT           # a block of the result that is spread over every second (third, ...) pixel, or transposed planes
     WEIGHT           # weights, or their gradient, with the channels of the result side by side
     BIAS             # the bias in whole vectors, or a line of sums
-    TRANSFORMED      # kernels in Winograd's form, or the sums that will be their gradient, in that or any other form
+    TRANSFORMED      # kernels in Winograd's form, sums that will be their gradient, or patches
 
     TERMS = 192            # are summed in registers before the result gets them: more would round worse
     POSITIONS = 8192       # of one channel in a block
