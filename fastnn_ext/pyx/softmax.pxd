@@ -11,7 +11,7 @@ The argument of exp is never above 0. NaN, or infinity minus infinity, reaches t
 """
 
 from common cimport real
-from elementwise cimport CACHE_LINE
+from elementwise cimport CACHE_LINE, to_line
 from pool cimport look
 from reduce cimport accumulate, largest, sum_in_eights, sum_of
 from vmath cimport exp, lift_of, lifted_exp, log
@@ -19,6 +19,12 @@ from vmath cimport exp, lift_of, lifted_exp, log
 cdef extern from "engine/simd.h" nogil:
     void prefetch "FNN_PREFETCH"(const void *address)
     void prefetch_write "FNN_PREFETCH_WRITE"(const void *address)
+
+cdef extern from "engine/exps.h" nogil:
+    bint HAS_EXPS "FNN_HAS_EXPS"
+    double fnn_lifted_exps(
+        const float *x, float peak, float *power, Py_ssize_t n, const float *ahead, const float *target
+    )
 
 cdef extern from "engine/affine.h" nogil:
     void fnn_scale_f32(const float *x, float *y, Py_ssize_t n, float factor)
@@ -29,6 +35,7 @@ cdef extern from "engine/affine.h" nogil:
 cdef enum:
     BLOCK = 128     # numbers between two looks ahead
     PIECE = 1024    # numbers in a piece, which stays in the first-level cache
+    ROWS = 8        # rows of BLOCK numbers in a piece
     STRETCH = 1 << 20  # numbers of a long line that are run through without a look for signals
     COLUMNS = 128   # columns side by side; a piece has PIECE / COLUMNS rows of them
 
@@ -59,6 +66,9 @@ cdef inline void lifted_exp_all(
     """power = lift * e^(x - peak); meanwhile n numbers from `ahead` on, which are next, and the room for n results from
     `target` on are brought to the cache."""
     cdef Py_ssize_t line = CACHE_LINE // sizeof(real), block, i
+    if real is float and HAS_EXPS:
+        fnn_lifted_exps(x, peak, power, n, ahead, target)
+        return
     for block in range(n // BLOCK):
         for i in range(BLOCK // line):
             prefetch(ahead + block * BLOCK + i * line)
@@ -67,6 +77,21 @@ cdef inline void lifted_exp_all(
             power[block * BLOCK + i] = lifted_exp(x[block * BLOCK + i] - peak)
     for i in range(n - n % BLOCK, n):
         power[i] = lifted_exp(x[i] - peak)
+
+
+cdef inline double lifted_exps(
+    const real *x, real peak, real *power, Py_ssize_t n, const real *ahead, const real *target
+) noexcept nogil:
+    """`lifted_exp_all` and the sum of the powers."""
+    if real is float and HAS_EXPS:
+        return fnn_lifted_exps(x, peak, power, n, ahead, target)
+    lifted_exp_all(x, peak, power, n, ahead, target)
+    return sum_in_eights(power, n)
+
+
+cdef inline real *in_lines(real *memory) noexcept nogil:
+    """Where in `memory` the first cache line begins, if a vector is a whole one."""
+    return memory + (to_line(memory) // <Py_ssize_t> sizeof(real) if HAS_EXPS else 0)
 
 
 cdef inline int softmax_loop(
@@ -94,7 +119,10 @@ cdef inline int softmax_loop(
                 return stop
         else:
             rows = min(PIECE // length, outer)
-            softmax_short_rows(x, y, rows, length, is_log)
+            if length < BLOCK:
+                softmax_short_rows(x, y, rows, length, is_log)
+            else:
+                softmax_rows(x, y, rows, length, is_log)
         x += rows * plane
         y += rows * plane
         outer -= rows
@@ -104,35 +132,52 @@ cdef inline int softmax_loop(
 cdef inline void softmax_short_rows(
     const real *x, real *y, Py_ssize_t rows, Py_ssize_t length, bint is_log
 ) noexcept nogil:
-    cdef real[PIECE] power, peak
+    cdef real[PIECE + CACHE_LINE] memory
+    cdef real[PIECE] peak
+    cdef real *power = in_lines(memory)
     cdef Py_ssize_t row, start, i
     for row in range(rows):
         start = row * length
         peak[row] = largest(x + start, length)
-        if length >= BLOCK:
-            lifted_exp_all(x + start, peak[row], power + start, length, x + rows * length + start, y + start)
-        else:
-            for i in range(start, start + length):
-                power[i] = x[i] - peak[row]
-    if length < BLOCK:
-        lifted_exp_all(power, 0, power, rows * length, x + rows * length, y)
+        for i in range(start, start + length):
+            power[i] = x[i] - peak[row]
+    lifted_exp_all(power, 0, power, rows * length, x + rows * length, y)
     for row in range(rows):
         start = row * length
         finish(x + start, power + start, y + start, length, peak[row], sum_in_eights(power + start, length), is_log)
 
 
+cdef inline void softmax_rows(
+    const real *x, real *y, Py_ssize_t rows, Py_ssize_t length, bint is_log
+) noexcept nogil:
+    """Rows of at least BLOCK numbers."""
+    cdef real[PIECE + CACHE_LINE] memory
+    cdef real[ROWS] peak
+    cdef double[ROWS] total
+    cdef real *power = in_lines(memory)
+    cdef const real *ahead = x + rows * length
+    cdef Py_ssize_t row, start
+    for row in range(rows):
+        start = row * length
+        peak[row] = largest(x + start, length)
+        total[row] = lifted_exps(x + start, peak[row], power + start, length, ahead + start, y + start)
+    for row in range(rows):
+        start = row * length
+        finish(x + start, power + start, y + start, length, peak[row], total[row], is_log)
+
+
 cdef inline int softmax_long_row(
     const real *x, real *y, Py_ssize_t length, bint is_log, double *done
 ) noexcept nogil:
-    cdef real[PIECE] power
+    cdef real[PIECE + CACHE_LINE] memory
+    cdef real *power = in_lines(memory)
     cdef real peak
     cdef double total = 0, excess = 0
     cdef Py_ssize_t start = 0, n, i
     cdef int stop = find_peak(x, length, &peak, done)
     while start < length and not stop:
         n = min(length - start, PIECE)
-        lifted_exp_all(x + start, peak, power, n, x + start + n, y + start)
-        accumulate(&total, &excess, sum_in_eights(power, n))
+        accumulate(&total, &excess, lifted_exps(x + start, peak, power, n, x + start + n, y + start))
         if not is_log:
             for i in range(n):
                 y[start + i] = power[i]

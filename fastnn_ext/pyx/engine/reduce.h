@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "simd.h"
+#include "stream.h"
 
 #if defined(__GNUC__)
 #define FNN_REDUCE(clause) _Pragma(#clause)
@@ -20,6 +21,7 @@
 
 enum {
     FNN_FEW = 64, /* numbers that take longer to divide than to run through */
+    FNN_MANY = 512, /* that are worth whole cache lines */
     FNN_SIDE = 16 /* sums side by side: whole vectors of any width */
 };
 
@@ -27,6 +29,7 @@ enum {
 #define FNN_STRETCH(n, stretches) ((n) / (stretches) & ((n) < 512 ? ~(ptrdiff_t)0 : ~(ptrdiff_t)15))
 
 /* NaN is passed over: what is done with the largest number meets it again. */
+#define FNN_PEAKS(type) ((int)(FNN_FEW * sizeof(float) / sizeof(type))) /* accumulators, which fit the registers */
 #define FNN_LARGER(x, peak) ((x) > (peak) ? (x) : (peak))
 
 #define FNN_REDUCTIONS(type, suffix)                                                                                \
@@ -51,6 +54,26 @@ enum {
             sum += x[i];                                                                                            \
         return sum;                                                                                                 \
     }                                                                                                               \
+    FNN_INLINE void fnn_larger_of_each_##suffix(const type *x, type *peaks)                                         \
+    {                                                                                                               \
+        for (int q = 0; q < FNN_PEAKS(type); q++)                                                                   \
+            peaks[q] = FNN_LARGER(x[q], peaks[q]);                                                                  \
+    }                                                                                                               \
+    /* In order, as memory is read fastest; all but the first and the last few by whole cache lines. */             \
+    FNN_OUTLINE type fnn_largest_of_many_##suffix(const type *x, ptrdiff_t n)                                       \
+    {                                                                                                               \
+        type peaks[FNN_PEAKS(type)], peak = -(type)INFINITY;                                                        \
+        for (int q = 0; q < FNN_PEAKS(type); q++)                                                                   \
+            peaks[q] = peak;                                                                                        \
+        fnn_larger_of_each_##suffix(x, peaks);                                                                      \
+        for (ptrdiff_t i = fnn_to_line(x) / (ptrdiff_t)sizeof(type); i + FNN_PEAKS(type) <= n; i += FNN_PEAKS(type))\
+            fnn_larger_of_each_##suffix(x + i, peaks);                                                              \
+        fnn_larger_of_each_##suffix(x + n - FNN_PEAKS(type), peaks);                                                \
+        FNN_REDUCE(omp simd reduction(max : peak))                                                                  \
+        for (int q = 0; q < FNN_PEAKS(type); q++)                                                                   \
+            peak = FNN_LARGER(peaks[q], peak);                                                                      \
+        return peak;                                                                                                \
+    }                                                                                                               \
     FNN_INLINE type fnn_largest_##suffix(const type *x, ptrdiff_t n)                                                \
     {                                                                                                               \
         const ptrdiff_t part = n / 4 / FNN_SIDE * FNN_SIDE;                                                         \
@@ -58,6 +81,8 @@ enum {
         type a = -(type)INFINITY, b = a, c = a, d = a;                                                              \
         if (n < FNN_FEW)                                                                                            \
             return fnn_largest_few_##suffix(x, n, a);                                                               \
+        if (n >= FNN_MANY)                                                                                          \
+            return fnn_largest_of_many_##suffix(x, n);                                                              \
         FNN_REDUCE(omp simd reduction(max : a, b, c, d))                                                            \
         for (ptrdiff_t i = 0; i < part; i++) {                                                                      \
             a = FNN_LARGER(x[i], a);                                                                                \
@@ -87,19 +112,20 @@ enum {
         }                                                                                                           \
         return fnn_sum_rest_##suffix(x + 2 * part, n - 2 * part, a + b);                                            \
     }                                                                                                               \
+    FNN_INLINE void fnn_add_eights_##suffix(const type *y, double *sums)                                            \
+    {                                                                                                               \
+        for (int q = 0; q < FNN_SIDE; q++)                                                                          \
+            sums[q] += ((y[q] + y[q + FNN_SIDE]) + (y[q + 2 * FNN_SIDE] + y[q + 3 * FNN_SIDE])) +                   \
+                       ((y[q + 4 * FNN_SIDE] + y[q + 5 * FNN_SIDE]) + (y[q + 6 * FNN_SIDE] + y[q + 7 * FNN_SIDE])); \
+    }                                                                                                               \
     FNN_INLINE double fnn_sum_in_eights_##suffix(const type *x, ptrdiff_t n)                                        \
     {                                                                                                               \
         if (n < FNN_FEW)                                                                                            \
             return fnn_sum_few_##suffix(x, n, 0);                                                                   \
         double lanes[FNN_SIDE] = {0}, sum = 0;                                                                      \
         ptrdiff_t start = 0;                                                                                        \
-        for (; start + 8 * FNN_SIDE <= n; start += 8 * FNN_SIDE) {                                                  \
-            const type *y = x + start;                                                                              \
-            for (int q = 0; q < FNN_SIDE; q++)                                                                      \
-                lanes[q] += ((y[q] + y[q + FNN_SIDE]) + (y[q + 2 * FNN_SIDE] + y[q + 3 * FNN_SIDE])) +              \
-                            ((y[q + 4 * FNN_SIDE] + y[q + 5 * FNN_SIDE]) +                                          \
-                             (y[q + 6 * FNN_SIDE] + y[q + 7 * FNN_SIDE]));                                          \
-        }                                                                                                           \
+        for (; start + 8 * FNN_SIDE <= n; start += 8 * FNN_SIDE)                                                    \
+            fnn_add_eights_##suffix(x + start, lanes);                                                              \
         for (; start + FNN_SIDE <= n; start += FNN_SIDE)                                                            \
             for (int q = 0; q < FNN_SIDE; q++)                                                                      \
                 lanes[q] += x[start + q];                                                                           \
