@@ -74,15 +74,11 @@ enum {
             peak = FNN_LARGER(peaks[q], peak);                                                                      \
         return peak;                                                                                                \
     }                                                                                                               \
-    FNN_INLINE type fnn_largest_##suffix(const type *x, ptrdiff_t n)                                                \
+    FNN_OUTLINE type fnn_largest_of_some_##suffix(const type *x, ptrdiff_t n)                                       \
     {                                                                                                               \
         const ptrdiff_t part = n / 4 / FNN_SIDE * FNN_SIDE;                                                         \
         const type *y = x + part, *z = y + part, *w = z + part;                                                     \
         type a = -(type)INFINITY, b = a, c = a, d = a;                                                              \
-        if (n < FNN_FEW)                                                                                            \
-            return fnn_largest_few_##suffix(x, n, a);                                                               \
-        if (n >= FNN_MANY)                                                                                          \
-            return fnn_largest_of_many_##suffix(x, n);                                                              \
         FNN_REDUCE(omp simd reduction(max : a, b, c, d))                                                            \
         for (ptrdiff_t i = 0; i < part; i++) {                                                                      \
             a = FNN_LARGER(x[i], a);                                                                                \
@@ -97,6 +93,13 @@ enum {
         a = FNN_LARGER(b, a);                                                                                       \
         c = FNN_LARGER(d, c);                                                                                       \
         return FNN_LARGER(c, a);                                                                                    \
+    }                                                                                                               \
+    /* Short rows, of which there are many, in line. */                                                             \
+    FNN_INLINE type fnn_largest_##suffix(const type *x, ptrdiff_t n)                                                \
+    {                                                                                                               \
+        if (n < FNN_FEW)                                                                                            \
+            return fnn_largest_few_##suffix(x, n, -(type)INFINITY);                                                 \
+        return n < FNN_MANY ? fnn_largest_of_some_##suffix(x, n) : fnn_largest_of_many_##suffix(x, n);              \
     }                                                                                                               \
     FNN_INLINE double fnn_sum_##suffix(const type *x, ptrdiff_t n)                                                  \
     {                                                                                                               \
