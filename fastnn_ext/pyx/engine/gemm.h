@@ -68,7 +68,7 @@ enum {
     FNN_STRIPS_ROWS = 128,     /* of A from which rows are worth the transposition to strips */
     FNN_STRIPS = 16,           /* of A that are packed together */
     FNN_STREAM_KC = 32,
-    FNN_STREAM_BYTES = 1000000, /* of B beyond which a product with few rows reads it as a stream */
+    FNN_STREAM_B_BYTES = 1000000, /* of B beyond which a product with few rows reads it as a stream */
     FNN_A_BYTES = 1048576,     /* of a packed block of A */
     FNN_B_BYTES = 4194304,     /* of a packed block of B */
     FNN_MC = 1024,             /* rows of a block of A, at most */

@@ -71,7 +71,7 @@ static ptrdiff_t FNN_NAME(panel_vecs)(ptrdiff_t n, ptrdiff_t most_vecs)
 /* Whether up to `rows` rows meet a large B, whose rows can be read where they are, once. */
 static int FNN_NAME(streams_b)(const FNN_NAME(gemm_args) *g, ptrdiff_t rows)
 {
-    return g->b_cs == 1 && g->m <= rows && g->k * g->n * (ptrdiff_t)sizeof(FNN_REAL) > FNN_STREAM_BYTES;
+    return g->b_cs == 1 && g->m <= rows && g->k * g->n * (ptrdiff_t)sizeof(FNN_REAL) > FNN_STREAM_B_BYTES;
 }
 
 static void FNN_NAME(plan_tiles)(fnn_gemm_plan *plan, const FNN_NAME(gemm_args) *g, int panels)
