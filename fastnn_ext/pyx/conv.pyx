@@ -3,8 +3,7 @@
 Where many pixels share what they read, no matrix of patches ("im2col") is made: the register tiles of engine/conv.h look
 up where each term lies. What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels
 sorted by phase. Kernels of 3 x 3 over many channels take Winograd's form instead, kernels of one pixel are matrix
-products, and so are the patches of images with few pixels, of deep convolutions with a stride, and of those that do not
-meet. Channels with a kernel each are put side by side, some at a time, where their planes are narrow or have a stride.
+products, and so are the patches of images with few pixels, of deep convolutions with a stride, and of many gradients. Channels with a kernel each are put side by side, some at a time, where their planes are narrow or have a stride.
 The arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
 conv_winograd.pxd, conv_sparse.pxd, conv_points.pxd and conv_patches.pxd do the jobs.
 """
@@ -518,7 +517,7 @@ cdef int backward_planewise(
     cdef Py_ssize_t inputs = some.channels * some.rows.length * some.columns.length
     cdef Py_ssize_t kernels = some.groups * some.kernels, k
     cdef double *total = <double *> fnn_workspace(BIAS, kernels * sizeof(double))
-    cdef bint halved = grad_x != NULL and is_x_halved(some, weight)
+    cdef bint halved
     cdef int failed
     cdef Job job
     cdef Convolution all_images = some[0]
@@ -529,6 +528,7 @@ cdef int backward_planewise(
         )
     if total == NULL:
         return -1
+    halved = grad_x != NULL and is_x_halved(some, weight)
     memset(total, 0, kernels * sizeof(double))
     if grad_weight != NULL:
         memset(grad_weight, 0, weights_of(some) * sizeof(real))
@@ -878,7 +878,7 @@ cdef void add_partial(const Call *call) noexcept nogil:
         add_sums[double](<const double *> call.partial, call.sums - 1, n, <double *> call.grad_weight)
 
 
-# Images of few pixels: the patches of some of them, as a matrix, make products of all their pixels.
+# Images of few pixels and the like: the patches of some of them, as a matrix, make products of all their pixels.
 
 cdef struct Patches:
     const Call *call

@@ -8,6 +8,7 @@
  *   conv_channel_dots the gradient of its weights
  *   conv_plane     depthwise, with the pixels side by side
  *   conv_plane_dots the gradient of its weights
+ *   conv_half_back the gradient of a plane with a stride of 2
  *   conv_move_patch what one pixel of the result reads, copied, or added to where it came from
  *   conv_transpose of planes to pixels and back
  */

@@ -28,8 +28,10 @@ enum {
 /* The length of each of some stretches: whole vectors of any width, unless that leaves too much over. */
 #define FNN_STRETCH(n, stretches) ((n) / (stretches) & ((n) < 512 ? ~(ptrdiff_t)0 : ~(ptrdiff_t)15))
 
+/* Largest numbers of a long row that are kept side by side: as many as the registers hold. */
+#define FNN_PEAKS(type) ((int)(FNN_FEW * sizeof(float) / sizeof(type)))
+
 /* NaN is passed over: what is done with the largest number meets it again. */
-#define FNN_PEAKS(type) ((int)(FNN_FEW * sizeof(float) / sizeof(type))) /* accumulators, which fit the registers */
 #define FNN_LARGER(x, peak) ((x) > (peak) ? (x) : (peak))
 
 #define FNN_REDUCTIONS(type, suffix)                                                                                \
@@ -115,20 +117,19 @@ enum {
         }                                                                                                           \
         return fnn_sum_rest_##suffix(x + 2 * part, n - 2 * part, a + b);                                            \
     }                                                                                                               \
-    FNN_INLINE void fnn_add_eights_##suffix(const type *y, double *sums)                                            \
-    {                                                                                                               \
-        for (int q = 0; q < FNN_SIDE; q++)                                                                          \
-            sums[q] += ((y[q] + y[q + FNN_SIDE]) + (y[q + 2 * FNN_SIDE] + y[q + 3 * FNN_SIDE])) +                   \
-                       ((y[q + 4 * FNN_SIDE] + y[q + 5 * FNN_SIDE]) + (y[q + 6 * FNN_SIDE] + y[q + 7 * FNN_SIDE])); \
-    }                                                                                                               \
     FNN_INLINE double fnn_sum_in_eights_##suffix(const type *x, ptrdiff_t n)                                        \
     {                                                                                                               \
         if (n < FNN_FEW)                                                                                            \
             return fnn_sum_few_##suffix(x, n, 0);                                                                   \
         double lanes[FNN_SIDE] = {0}, sum = 0;                                                                      \
         ptrdiff_t start = 0;                                                                                        \
-        for (; start + 8 * FNN_SIDE <= n; start += 8 * FNN_SIDE)                                                    \
-            fnn_add_eights_##suffix(x + start, lanes);                                                              \
+        for (; start + 8 * FNN_SIDE <= n; start += 8 * FNN_SIDE) {                                                  \
+            const type *y = x + start;                                                                              \
+            for (int q = 0; q < FNN_SIDE; q++)                                                                      \
+                lanes[q] += ((y[q] + y[q + FNN_SIDE]) + (y[q + 2 * FNN_SIDE] + y[q + 3 * FNN_SIDE])) +              \
+                            ((y[q + 4 * FNN_SIDE] + y[q + 5 * FNN_SIDE]) +                                          \
+                             (y[q + 6 * FNN_SIDE] + y[q + 7 * FNN_SIDE]));                                          \
+        }                                                                                                           \
         for (; start + FNN_SIDE <= n; start += FNN_SIDE)                                                            \
             for (int q = 0; q < FNN_SIDE; q++)                                                                      \
                 lanes[q] += x[start + q];                                                                           \
