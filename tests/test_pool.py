@@ -131,6 +131,14 @@ CONVOLUTIONS = {
         {"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3},
         {"padding": 1, "layout": "NHWC"},
     ),
+    "tiles of many images": ({"n": 9, "c": 33, "h": 29, "w": 31, "k": 35, "r": 3, "s": 3}, {"padding": 1}),
+    "tiles of many kernels": ({"n": 6, "c": 256, "h": 14, "w": 14, "k": 300, "r": 3, "s": 3}, {"padding": 1}),
+    "tiles of as many kernels as threads": (
+        {"n": 1, "c": 512, "h": 13, "w": 14, "k": 250, "r": 3, "s": 3},
+        {"padding": 1},
+    ),
+    "one tap": ({"n": 5, "c": 70, "h": 30, "w": 30, "k": 40, "r": 1, "s": 1}, {}),
+    "one tap, many kernels of few pixels": ({"n": 9, "c": 100, "h": 7, "w": 7, "k": 300, "r": 1, "s": 1}, {}),
     "depthwise of channels last": (
         {"n": 12, "c": 1, "h": 40, "w": 40, "k": 1, "r": 3, "s": 3},
         {"groups": 64, "layout": "NHWC"},

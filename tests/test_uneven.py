@@ -13,7 +13,8 @@ import fastnn
 from fastnn import KERNELS, testing
 
 of_cython = pytest.mark.backends(having=lambda backend: backend.id.startswith("cython"))
-PIXELS = {"n": 3, "c": 64, "h": 28, "w": 27, "k": 48, "r": 3, "s": 3}
+#: Of tiles enough for sums over two parts of them.
+PIXELS = {"n": 4, "c": 64, "h": 28, "w": 27, "k": 48, "r": 3, "s": 3}
 
 
 def plain(images):

@@ -9,6 +9,7 @@ conv_winograd.pxd, conv_sparse.pxd, conv_points.pxd and conv_patches.pxd do the 
 """
 
 cimport numpy as cnp
+from columns cimport sum_columns
 from common cimport (
     PyArray_CheckExact, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISWRITEABLE, PyArray_NDIM, PyArray_TYPE, are_apart,
     are_outs, data_of, gradient_in, has_shape, is_plain, is_plain_of, read_bools, real,
@@ -27,7 +28,7 @@ from fused cimport Activation, activation_of
 from gemm cimport Factors, pack_panels, panels_size, uses_panels
 from libc.string cimport memset
 from packed cimport keep_with, kept_with, room_for, start_of
-from pool cimport NO_MEMORY, join_pool, raise_if, run, team
+from pool cimport NO_MEMORY, Task, join_pool, raise_if, run, team
 from reduce cimport sum_of
 from windows cimport (
     Axis, Image, axis_of, image_of, is_many, read_axes, read_integer, read_layout, set_shape,
@@ -73,33 +74,23 @@ cdef struct Convolution:
     bint channels_last
     const void *panels            # of the weights, packed for a product, or NULL
 
-cdef void sum_planes(
-    const real *grad_out, Py_ssize_t images, Py_ssize_t kernels, Py_ssize_t pixels, real *grad_bias
-) noexcept nogil:
-    """The sum of each kernel's gradients, NCHW, in double: there can be millions of pixels."""
-    cdef double total
-    cdef Py_ssize_t k, n
-    for k in range(kernels):
-        total = 0
-        for n in range(images):
-            total += sum_of(grad_out + (n * kernels + k) * pixels, pixels)
-        grad_bias[k] = <real> total
+cdef inline Py_ssize_t parts_of_bias(const Convolution *conv) noexcept nogil:
+    return fnn_parts(conv.groups * conv.kernels, SUMS)
 
 
-cdef void sum_pixels(
-    const real *grad_out, Py_ssize_t pixels, Py_ssize_t kernels, real *grad_bias
-) noexcept nogil:
-    """The same, NHWC."""
+cdef void sum_planes(const Convolution *conv, const real *grad_out, Py_ssize_t part, real *grad_bias) noexcept nogil:
+    """A part of the gradient of the bias, channels first, in the order of memory; in double: there can be millions of
+    pixels."""
+    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
+    cdef Py_ssize_t kernels = conv.groups * conv.kernels, first = part * SUMS, n, k
+    cdef Py_ssize_t count = fnn_min(SUMS, kernels - first)
     cdef double total[SUMS]
-    cdef Py_ssize_t part, count, i, j
-    for part in range(fnn_parts(kernels, SUMS)):
-        count = fnn_min(SUMS, kernels - part * SUMS)
-        memset(total, 0, sizeof(total))
-        for i in range(pixels):
-            for j in range(count):
-                total[j] += grad_out[i * kernels + part * SUMS + j]
-        for j in range(count):
-            grad_bias[part * SUMS + j] = <real> total[j]
+    memset(total, 0, sizeof(total))
+    for n in range(conv.images):
+        for k in range(count):
+            total[k] += sum_of(grad_out + (n * kernels + first + k) * pixels, pixels)
+    for k in range(count):
+        grad_bias[first + k] = <real> total[k]
 
 
 cdef bint all_finite(const real *x, Py_ssize_t n) noexcept nogil:
@@ -419,19 +410,18 @@ cdef int backward(
     real *grad_weight, real *grad_bias,
 ) noexcept nogil:
     """The gradients that are not NULL; a negative code where it fails."""
-    cdef Py_ssize_t pixels = conv.rows.outputs * conv.columns.outputs
-    cdef Py_ssize_t kernels = conv.groups * conv.kernels
+    cdef Py_ssize_t pixels = conv.images * conv.rows.outputs * conv.columns.outputs, part
     cdef int failed = 0
     if grad_x != NULL:
         failed = backward_x(conv, grad_out, weight, grad_x)
     if grad_weight != NULL and not failed:
         failed = backward_weight(conv, grad_out, x, grad_weight, all_of(conv))
-    if failed:
+    if failed or grad_bias == NULL:
         return failed
-    if grad_bias != NULL and conv.channels_last:
-        sum_pixels(grad_out, conv.images * pixels, kernels, grad_bias)
-    elif grad_bias != NULL:
-        sum_planes(grad_out, conv.images, kernels, pixels, grad_bias)
+    if conv.channels_last:
+        return sum_columns(grad_out, pixels, conv.groups * conv.kernels, grad_bias)
+    for part in range(parts_of_bias(conv)):
+        sum_planes(conv, grad_out, part, grad_bias)
     return 0
 
 
@@ -680,6 +670,7 @@ cdef struct Call:
     Py_ssize_t of_weight  # how many parts the gradient of the weights is, or each sum over some of the images,
     Py_ssize_t summed     # so many in each,
     Py_ssize_t sums       # of so many sums
+    Py_ssize_t of_bias    # how many parts the gradient of the bias is
     const void *x
     const void *weight
     const void *transformed  # the kernels for Winograd's form, or NULL
@@ -855,6 +846,13 @@ cdef int weight_part(Call *call, Py_ssize_t part) noexcept nogil:
     )
 
 
+cdef void bias_part(const Call *call, Py_ssize_t part) noexcept nogil:
+    if call.single:
+        sum_planes[float](call.conv, <const float *> call.grad_out, part, <float *> call.grad_bias)
+    else:
+        sum_planes[double](call.conv, <const double *> call.grad_out, part, <double *> call.grad_bias)
+
+
 cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     """First the gradients of the weights and the bias, which are sums over all images; then grad_x."""
     cdef Call call = (<Call *> context)[0]
@@ -862,11 +860,11 @@ cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     cdef Convolution conv
     if part < of_weight:
         return weight_part(&call, part)
-    if call.grad_bias != NULL:
-        if part == of_weight:
-            return backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
-        part -= 1
-    conv = some_images(&call, (part - of_weight) * call.images, call.images)
+    part -= of_weight
+    if part < call.of_bias:
+        bias_part(&call, part)
+        return 0
+    conv = some_images(&call, (part - call.of_bias) * call.images, call.images)
     return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
 
 
@@ -891,6 +889,11 @@ cdef struct Patches:
     bint to_planes        # and then go there
 
 
+cdef inline bint is_pointwise(const Convolution *conv) noexcept nogil:
+    """Whether each pixel of the result reads one of the image: the planes are products as they are."""
+    return conv.rows.taps == 1 and conv.columns.taps == 1 and conv.rows.stride == 1 and conv.columns.stride == 1
+
+
 cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexcept nogil:
     """Whether a convolution can be a product of patches: there is room for those of an image, and for its result."""
     cdef double pixels = <double> conv.rows.outputs * conv.columns.outputs
@@ -898,6 +901,7 @@ cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexc
     return (
         conv.groups == 1 and conv.images > 0 and pixels * patch > 0
         and pixels * max(patch, <double> conv.kernels) * itemsize <= PATCH_MOST and not is_product_of_pixels(conv)
+        and (not is_pointwise(conv) or pixels <= 6 or (pixels <= 49 and conv.kernels >= 256))
     )
 
 
@@ -950,7 +954,7 @@ cdef inline bint is_x_worth_patches(const Call *call) noexcept nogil:
     cdef const Convolution *conv = call.conv
     cdef Py_ssize_t pixels = pixels_of(conv), kernels = kernels_for_copies(conv)
     cdef bint are_apart = conv.rows.taps < 2 * conv.rows.stride and conv.columns.taps < 2 * conv.columns.stride
-    if not has_patches(conv, size_of_number(call)):
+    if not has_patches(conv, size_of_number(call)) or is_pointwise(conv):
         return False
     if conv.channels_last:  # a few channels would be a part of a vector
         return (
@@ -1157,9 +1161,9 @@ cdef int tiles_part(void *context, Py_ssize_t part) noexcept nogil:
     return run_tiles[double](w, <const double *> w.bias, part)
 
 
-cdef int set_transformed(Winograd *w, int threads) noexcept nogil:
+cdef int set_transformed(Winograd *w) noexcept nogil:
     """Transform the kernels that are worked on, and measure them; 0 or what failed."""
-    cdef int failed = run(kernels_part, w, fnn_parts(w.job.channels, w.channels_at_once), threads)
+    cdef int failed = run(kernels_part, w, fnn_parts(w.job.channels, w.channels_at_once), w.threads)
     if failed:
         return failed
     if w.itemsize == sizeof(float):
@@ -1169,29 +1173,44 @@ cdef int set_transformed(Winograd *w, int threads) noexcept nogil:
     return 0
 
 
-cdef int run_winograd(Winograd *w, int threads) noexcept nogil:
-    """The job in this form; 0 or what failed."""
-    cdef Py_ssize_t first = 0, bytes_at_once
+cdef int run_each(Task task, void *context, Py_ssize_t parts, int threads) noexcept nogil:
+    """Tasks that use threads themselves: side by side if that keeps all threads at work, else one after the other."""
+    cdef Py_ssize_t part
     cdef int failed = 0
-    plan_winograd(w)
-    bytes_at_once = bytes_of_kernels(w)
-    if not w.is_transformed:
+    if parts % threads == 0 or parts >= 4 * threads:
+        return run(task, context, parts, threads)
+    for part in range(parts):
+        failed = task(context, part)
+        if failed:
+            break
+    return failed
+
+
+cdef int some_kernels_part(void *context, Py_ssize_t part) noexcept nogil:
+    """As many kernels as are transformed at once, over all tiles; 0 or what failed."""
+    cdef Winograd w = (<const Winograd *> context)[0]
+    cdef Py_ssize_t bytes_at_once = bytes_of_kernels(&w)
+    cdef int failed = 0
+    if w.is_transformed:
+        w.kernels = <char *> w.kernels + part * bytes_at_once
+    else:
         w.kernels = fnn_workspace(TRANSFORMED, bytes_at_once)
     if w.kernels == NULL:
         return NO_MEMORY
-    while first < w.job.m:
-        set_kernels(w, first)
-        if not w.is_transformed:
-            failed = set_transformed(w, threads)
-        if failed == 0:
-            judge_kernels(w)
-            failed = run(tiles_part, w, parts_of_tiles(w), threads)
-        if failed:
-            return failed
-        first += w.count
-        if w.is_transformed:
-            w.kernels = <char *> w.kernels + bytes_at_once
-    return 0
+    set_kernels(&w, part * w.count)
+    if not w.is_transformed:
+        failed = set_transformed(&w)
+    if failed:
+        return failed
+    judge_kernels(&w)
+    return run(tiles_part, &w, parts_of_tiles(&w), w.threads)
+
+
+cdef int run_winograd(Winograd *w, int threads) noexcept nogil:
+    """The job in this form; 0 or what failed."""
+    w.threads = threads
+    plan_winograd(w)
+    return run_each(some_kernels_part, w, fnn_parts(w.job.m, w.count), threads)
 
 
 cdef int transform_part(void *context, Py_ssize_t part) noexcept nogil:
@@ -1231,7 +1250,7 @@ cdef int sparse_part(void *context, Py_ssize_t part) noexcept nogil:
     return sum_sparse[double](all, <const double *> all.dense, <const double *> all.sparse, <double *> all.grad, part)
 
 
-cdef int run_uneven(const Winograd *w, int threads) noexcept nogil:
+cdef int run_uneven(const Winograd *w) noexcept nogil:
     """The gradient again where channels or kernels are uneven; 0, UNEVEN or what failed."""
     cdef Py_ssize_t tables[12]
     cdef Sparse sparse
@@ -1239,59 +1258,61 @@ cdef int run_uneven(const Winograd *w, int threads) noexcept nogil:
     if w.few_channels:
         sparse_channels(w, &sparse, tables)
         place_sparse(w, &sparse)
-        failed = run(sparse_part, &sparse, fnn_parts(sparse.job.channels, sparse.at_once), threads)
+        failed = run(sparse_part, &sparse, fnn_parts(sparse.job.channels, sparse.at_once), w.threads)
     if w.few_kernels and failed == 0:
         sparse_kernels(w, &sparse)
         place_sparse(w, &sparse)
-        failed = run(sparse_part, &sparse, fnn_parts(sparse.job.channels, sparse.at_once), threads)
+        failed = run(sparse_part, &sparse, fnn_parts(sparse.job.channels, sparse.at_once), w.threads)
     return failed
 
 
-cdef int sum_winograd(Winograd *w, int threads) noexcept nogil:
-    """The gradient of the kernels that are worked on; 0, UNEVEN or what failed."""
-    cdef Py_ssize_t blocks = parts_of_tiles(w), at_once = w.blocks, i
-    cdef Block block
+cdef int sums_of_part(void *context, Py_ssize_t part) noexcept nogil:
+    """The sums over a part of the tiles; 0 or what failed."""
+    cdef Winograd w = (<const Winograd *> context)[0]
+    cdef Py_ssize_t at_once = w.blocks
+    cdef void *planes = fnn_workspace(PLANES, bytes_of_planes(&w))
     cdef int failed
-    w.block = 0
-    while w.block < blocks:
-        w.blocks = fnn_min(at_once, blocks - w.block)
-        w.tiles = 0
-        for i in range(w.blocks):
-            block = block_of_tiles(w, w.block + i)
-            w.tiles += tiles_of(&block)
-        failed = run(transform_part, w, w.blocks, threads)
+    if planes == NULL:
+        return NO_MEMORY
+    place_planes(&w, planes)
+    set_part(&w, part)
+    while w.block < w.last_block:
+        set_blocks(&w, at_once)
+        failed = run(transform_part, &w, w.blocks, w.threads)
         if failed == 0:
-            count_blocks(w)
-            failed = run(sums_part, w, POINTS, threads)
+            count_blocks(&w)
+            failed = run(sums_part, &w, POINTS, w.threads)
         if failed:
             return failed
         w.block += w.blocks
-    w.blocks = at_once
-    if not judge_sums(w):
+    return 0
+
+
+cdef int some_gradients_part(void *context, Py_ssize_t part) noexcept nogil:
+    """The gradient of as many kernels as are summed at once; 0, UNEVEN or what failed."""
+    cdef Winograd w = (<const Winograd *> context)[0]
+    cdef void *sums = fnn_workspace(TRANSFORMED, bytes_of_parts(&w))
+    cdef int failed
+    if sums == NULL:
+        return NO_MEMORY
+    set_kernels(&w, part * w.count)
+    place_parts(&w, sums)
+    failed = run_each(sums_of_part, &w, w.parts, w.threads)
+    if failed:
+        return failed
+    add_counts_of_parts(&w)
+    if not judge_sums(&w):
         return UNEVEN
-    failed = run(weight_tiles_part, w, w.count, threads)
-    return failed if failed else run_uneven(w, threads)
+    failed = run(weight_tiles_part, &w, w.count, w.threads)
+    return failed if failed else run_uneven(&w)
 
 
 cdef int run_winograd_weight(Winograd *w, int threads) noexcept nogil:
     """The gradient of the kernels in this form; 0, UNEVEN or what failed."""
-    cdef Py_ssize_t first = 0
-    cdef int failed
-    cdef void *sums
+    w.threads = threads
     plan_winograd(w)
     plan_sums(w)
-    w.kernels = fnn_workspace(TRANSFORMED, POINTS * plane_of_sums(w) * w.itemsize)
-    sums = fnn_workspace(PLANES, bytes_of_sums(w))
-    if w.kernels == NULL or sums == NULL:
-        return NO_MEMORY
-    while first < w.job.m:
-        set_kernels(w, first)
-        place_sums(w, sums)
-        failed = sum_winograd(w, threads)
-        if failed:
-            return failed
-        first += w.count
-    return 0
+    return run_each(some_gradients_part, w, fnn_parts(w.job.m, w.count), threads)
 
 
 cdef Winograd winograd_of(const Call *call, const Job *job) noexcept nogil:
@@ -1442,6 +1463,11 @@ cdef int run_backward(Call *call) noexcept nogil:
     failed = take_gradients(call, threads)
     if failed:
         return failed
+    if call.grad_bias != NULL and call.conv.channels_last:
+        failed = backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
+        if failed:
+            return failed
+        call.grad_bias = NULL
     if call.grad_weight != NULL:
         call.of_weight = divide_weights(call, threads)
         divide_sums(call)
@@ -1449,7 +1475,8 @@ cdef int run_backward(Call *call) noexcept nogil:
             call.partial = fnn_workspace(PARTIAL, (call.sums - 1) * weights_of(call.conv) * size_of_number(call))
             if call.partial == NULL:
                 return NO_MEMORY
-    parts = call.of_weight * call.sums + (call.grad_bias != NULL)
+    call.of_bias = parts_of_bias(call.conv) if call.grad_bias != NULL else 0
+    parts = call.of_weight * call.sums + call.of_bias
     if call.grad_x != NULL:
         parts += divide_images(call, threads)
     failed = run(backward_part, call, parts, threads)
@@ -1469,13 +1496,14 @@ cdef const void *transformed_of(object packed, const Call *call, const Job *job)
     if kept != NULL:
         return kept
     w = winograd_of(call, job)
+    w.threads = 1
     plan_winograd(&w)
     bytes_at_once = bytes_of_kernels(&w)
     room = room_for(fnn_parts(job.m, w.count) * bytes_at_once)
     w.kernels = start_of(room)
     while first < job.m:
         set_kernels(&w, first)
-        raise_if(set_transformed(&w, 1), "conv2d")
+        raise_if(set_transformed(&w), "conv2d")
         first += w.count
         w.kernels = <char *> w.kernels + bytes_at_once
     return keep_with(packed, NAME, room)

@@ -122,9 +122,10 @@ cdef enum:
     MOST_BLOCK_BYTES = 5 << 19  # of a block's planes and
     TILE_PIXELS = 25        # pixels for each of its tiles
     MOST_PLANE_BYTES = 3 << 20  # of the planes of the blocks that are summed at once,
-    SUMMED_TILES = 64       # and so many tiles
-    LEAST_BLOCKS = 4        # of tiles, for as many threads, if that leaves
-    FEW_TILES = 8           # of them in each
+    SUMMED_TILES = 112      # and so many tiles,
+    PART_TILES = 96         # of a part of the tiles whose sums are added to those of the others, at least
+    LEAST_BLOCKS = 4        # of tiles, or parts, for as many threads, if that leaves
+    FEW_TILES = 8           # tiles in a block
     TILE_COST = 430         # of the transforms of a vector of channels and one of kernels, for a tile,
     KERNEL_COST = 220       # and of a vector of kernels for a channel, in multiplications of vectors by the direct form
     LINE = 16               # numbers between planes, so that they do not begin at the same place of a cache
@@ -133,6 +134,7 @@ cdef enum:
 cdef struct Winograd:
     # a job in this form, of arrays of one dtype
     const Job *job
+    int threads
     const Activation *activation
     bint channels_last
     Py_ssize_t itemsize, lanes
@@ -153,7 +155,10 @@ cdef struct Winograd:
     Py_ssize_t uneven              # vectors that are not
     Py_ssize_t lines, columns      # of tiles in an image
     Plan plan                      # blocks of tiles
-    # a gradient of kernels: the planes of the blocks of tiles that are summed at once
+    # a gradient of kernels: parts of the blocks of tiles, each with sums of its own in `kernels`,
+    Py_ssize_t parts, blocks_of_part
+    Py_ssize_t first_block, last_block
+    # and the planes of the blocks that are summed at once
     Py_ssize_t block, blocks, tiles, tiles_at_once
     void *source_planes
     void *gradient_planes
@@ -218,6 +223,16 @@ cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize
     return products + transforms < direct
 
 
+cdef inline void plan_tiles(Winograd *w, Py_ssize_t tiles) noexcept nogil:
+    """Choose blocks of about so many tiles."""
+    w.plan.columns = fnn_even_part(w.columns, tiles, 1)
+    w.plan.lines = w.plan.images = 1
+    if w.plan.columns == w.columns:
+        w.plan.lines = fnn_even_part(w.lines, fnn_max(tiles // w.columns, 1), 1)
+    if w.plan.lines == w.lines:
+        w.plan.images = fnn_even_part(w.job.images, fnn_max(tiles // (w.lines * w.columns), 1), 1)
+
+
 cdef inline void plan_winograd(Winograd *w) noexcept nogil:
     """Choose how many kernels and tiles are worked on at once."""
     cdef const Job *job = w.job
@@ -230,13 +245,7 @@ cdef inline void plan_winograd(Winograd *w) noexcept nogil:
     tiles = fnn_max(
         PLANE_BYTES // bytes_of_tile, fnn_min(LEAST_TILES, MOST_BLOCK_BYTES // (bytes_of_tile + bytes_of_pixels))
     )
-    tiles = fnn_min(tiles, fnn_max(fnn_parts(job.images * w.lines * w.columns, LEAST_BLOCKS), FEW_TILES))
-    w.plan.columns = fnn_even_part(w.columns, tiles, 1)
-    w.plan.lines = w.plan.images = 1
-    if w.plan.columns == w.columns:
-        w.plan.lines = fnn_even_part(w.lines, fnn_max(tiles // w.columns, 1), 1)
-    if w.plan.lines == w.lines:
-        w.plan.images = fnn_even_part(job.images, fnn_max(tiles // (w.lines * w.columns), 1), 1)
+    plan_tiles(w, fnn_min(tiles, fnn_max(fnn_parts(job.images * w.lines * w.columns, LEAST_BLOCKS), FEW_TILES)))
 
 
 cdef inline void set_kernels(Winograd *w, Py_ssize_t first) noexcept nogil:
@@ -695,21 +704,13 @@ cdef inline Py_ssize_t tiles_of(const Block *block) noexcept nogil:
     return block.images * block.lines * block.columns
 
 
-cdef inline void plan_sums(Winograd *w) noexcept nogil:
-    """Choose how many blocks are summed at once."""
-    cdef Py_ssize_t most
-    # with a distance that is no power of two, since products go through the tiles of a few numbers
-    w.source_tile = padded(w.job.channels, w.lanes) + LINE
-    w.gradient_tile = padded(w.count, w.lanes) + LINE
-    most = MOST_PLANE_BYTES // (POINTS * (w.source_tile + w.gradient_tile) * w.itemsize)
-    w.tiles_at_once = w.plan.images * w.plan.lines * w.plan.columns
-    w.blocks = fnn_max(fnn_min(SUMMED_TILES, most) // w.tiles_at_once, 1)
-    w.tiles_at_once *= w.blocks
+cdef inline Py_ssize_t tiles_at_once(const Winograd *w) noexcept nogil:
+    """Of a block."""
+    return w.plan.images * w.plan.lines * w.plan.columns
 
 
-cdef inline Py_ssize_t plane_of(const Winograd *w, Py_ssize_t of_tile) noexcept nogil:
-    """The size of a plane of the tiles that are summed at once."""
-    return w.tiles_at_once * of_tile + LINE
+cdef inline Py_ssize_t plane_of_sums(const Winograd *w) noexcept nogil:
+    return w.count * padded(w.job.channels, w.lanes) + LINE
 
 
 cdef inline Py_ssize_t channels_of_sums(const Winograd *w) noexcept nogil:
@@ -717,34 +718,98 @@ cdef inline Py_ssize_t channels_of_sums(const Winograd *w) noexcept nogil:
     return padded(w.job.channels, w.lanes) + padded(w.count, w.lanes)
 
 
-cdef inline size_t bytes_of_sums(const Winograd *w) noexcept nogil:
+cdef inline Py_ssize_t bytes_of_sums(const Winograd *w) noexcept nogil:
+    """Of a part, whole cache lines."""
+    return padded(POINTS * plane_of_sums(w) * w.itemsize, LINE_BYTES)
+
+
+cdef inline void plan_sums(Winograd *w) noexcept nogil:
+    """Choose parts of the tiles, by sizes alone, and how many blocks are summed at once."""
+    cdef Py_ssize_t tiles = w.job.images * w.lines * w.columns, most, parts
+    plan_tiles(w, fnn_min(tiles_at_once(w), SUMMED_TILES // LEAST_BLOCKS))
+    # with a distance that is no power of two, since products go through the tiles of a few numbers
+    w.source_tile = padded(w.job.channels, w.lanes) + LINE
+    w.gradient_tile = padded(w.count, w.lanes) + LINE
+    most = MOST_PLANE_BYTES // (POINTS * (w.source_tile + w.gradient_tile) * w.itemsize)
+    w.blocks = fnn_max(fnn_min(SUMMED_TILES, most) // tiles_at_once(w), 1)
+    w.tiles_at_once = w.blocks * tiles_at_once(w)
+    most = fnn_min(KERNEL_BYTES // bytes_of_sums(w), tiles // PART_TILES)
+    parts = 4 if most >= 4 else 2 if most >= 2 else 1  # which two threads share evenly
+    w.blocks_of_part = fnn_parts(parts_of_tiles(w), parts)
+    w.parts = fnn_parts(parts_of_tiles(w), w.blocks_of_part)
+
+
+cdef inline Py_ssize_t plane_of(const Winograd *w, Py_ssize_t of_tile) noexcept nogil:
+    """The size of a plane of the tiles that are summed at once."""
+    return w.tiles_at_once * of_tile + LINE
+
+
+cdef inline size_t bytes_of_planes(const Winograd *w) noexcept nogil:
     """Of what the blocks of tiles that are summed at once take."""
     cdef Py_ssize_t planes = POINTS * (plane_of(w, w.source_tile) + plane_of(w, w.gradient_tile))
-    return (
-        (planes + 2 * w.blocks * channels_of_sums(w)) * w.itemsize
-        + channels_of_sums(w) * (2 * sizeof(double) + sizeof(Py_ssize_t))
-    )
+    return (planes + 2 * w.blocks * channels_of_sums(w)) * w.itemsize
 
 
-cdef inline void place_sums(Winograd *w, void *memory) noexcept nogil:
-    w.counts = <double *> memory
-    w.uneven_channels = <Py_ssize_t *> (w.counts + 2 * channels_of_sums(w))
-    w.uneven_kernels = w.uneven_channels + padded(w.job.channels, w.lanes)
-    w.source_planes = w.uneven_channels + channels_of_sums(w)
+cdef inline void place_planes(Winograd *w, void *memory) noexcept nogil:
+    w.source_planes = memory
     w.gradient_planes = <char *> w.source_planes + POINTS * plane_of(w, w.source_tile) * w.itemsize
     w.counted = <char *> w.gradient_planes + POINTS * plane_of(w, w.gradient_tile) * w.itemsize
+
+
+cdef inline size_t bytes_of_parts(const Winograd *w) noexcept nogil:
+    """Of the sums and counts of all parts, and of what is made of the counts."""
+    cdef Py_ssize_t counts = 2 * channels_of_sums(w) * <Py_ssize_t> sizeof(double)
+    return w.parts * (bytes_of_sums(w) + counts) + channels_of_sums(w) * <Py_ssize_t> sizeof(Py_ssize_t)
+
+
+cdef inline void place_parts(Winograd *w, void *memory) noexcept nogil:
+    w.kernels = memory
+    w.counts = <double *> (<char *> memory + w.parts * bytes_of_sums(w))
+    w.uneven_channels = <Py_ssize_t *> (w.counts + w.parts * 2 * channels_of_sums(w))
+    w.uneven_kernels = w.uneven_channels + padded(w.job.channels, w.lanes)
+
+
+cdef inline void set_part(Winograd *w, Py_ssize_t part) noexcept nogil:
+    """Go to a part of the blocks of tiles."""
+    w.kernels = <char *> w.kernels + part * bytes_of_sums(w)
+    w.counts += part * 2 * channels_of_sums(w)
+    memset(w.counts, 0, 2 * channels_of_sums(w) * sizeof(double))
+    w.first_block = w.block = part * w.blocks_of_part
+    w.last_block = fnn_min(w.first_block + w.blocks_of_part, parts_of_tiles(w))
+
+
+cdef inline void set_blocks(Winograd *w, Py_ssize_t most) noexcept nogil:
+    """Take the next blocks of tiles, and count their tiles."""
+    cdef Block block
+    cdef Py_ssize_t i
+    w.blocks, w.tiles = fnn_min(most, w.last_block - w.block), 0
+    for i in range(w.blocks):
+        block = block_of_tiles(w, w.block + i)
+        w.tiles += tiles_of(&block)
+
+
+cdef inline void count_channel(const Winograd *w, Py_ssize_t c, double sum, double most) noexcept nogil:
+    w.counts[c] += sum
+    c += channels_of_sums(w)
+    w.counts[c] = fmax(w.counts[c], most)
 
 
 cdef inline void add_counts(const Winograd *w, const real *counted) noexcept nogil:
     """What the blocks have counted, in their order."""
     cdef Py_ssize_t channels = channels_of_sums(w), block, c
-    if w.block == 0:
-        memset(w.counts, 0, 2 * channels * sizeof(double))
     for block in range(w.blocks):
         for c in range(channels):
-            w.counts[c] += counted[c]
-            w.counts[channels + c] = fmax(w.counts[channels + c], counted[channels + c])
+            count_channel(w, c, counted[c], counted[channels + c])
         counted += 2 * channels
+
+
+cdef inline void add_counts_of_parts(const Winograd *w) noexcept nogil:
+    cdef Py_ssize_t channels = channels_of_sums(w), part, c
+    cdef const double *counted = w.counts
+    for part in range(1, w.parts):
+        counted += 2 * channels
+        for c in range(channels):
+            count_channel(w, c, counted[c], counted[channels + c])
 
 
 cdef inline bint divide_counts(const Winograd *w) noexcept nogil:
@@ -865,10 +930,6 @@ cdef inline void count_pixels(
             fnn_winograd_channels_f64(sums, most, x + line * of_line, of_pixel, columns, channels)
 
 
-cdef inline Py_ssize_t plane_of_sums(const Winograd *w) noexcept nogil:
-    return w.count * padded(w.job.channels, w.lanes) + LINE
-
-
 cdef inline void transform_gradient(
     const Winograd *w, const Block *block, const real *first, Py_ssize_t of_image, Py_ssize_t of_line,
     Py_ssize_t of_pixel, real *v, Py_ssize_t plane,
@@ -963,18 +1024,38 @@ cdef inline void sum_tiles(const Winograd *w, const real *v, const real *g, Py_s
     v += point * plane_of(w, w.source_tile)
     g += point * plane_of(w, w.gradient_tile)
     if real is float:
-        fnn_winograd_sum_f32(g, w.gradient_tile, v, w.source_tile, s, w.tiles, w.count, vectors, w.block > 0)
+        fnn_winograd_sum_f32(g, w.gradient_tile, v, w.source_tile, s, w.tiles, w.count, vectors, w.block > w.first_block)
     else:
-        fnn_winograd_sum_f64(g, w.gradient_tile, v, w.source_tile, s, w.tiles, w.count, vectors, w.block > 0)
+        fnn_winograd_sum_f64(g, w.gradient_tile, v, w.source_tile, s, w.tiles, w.count, vectors, w.block > w.first_block)
+
+
+cdef inline void add_parts(const Winograd *w, const real *sums, real *kernel) noexcept nogil:
+    """The sums of a kernel over all parts, point after point."""
+    cdef Py_ssize_t channels = padded(w.job.channels, w.lanes), point, part, c
+    cdef const real *term
+    for point in range(POINTS):
+        memcpy(kernel, sums + point * plane_of_sums(w), channels * sizeof(real))
+        for part in range(1, w.parts):
+            term = <const real *> (<const char *> sums + part * bytes_of_sums(w)) + point * plane_of_sums(w)
+            for c in range(channels):
+                kernel[c] += term[c]
+        kernel += channels
 
 
 cdef inline int transform_sums(const Winograd *w, const real *sums, Py_ssize_t kernel) noexcept nogil:
-    """The gradient of a kernel; UNEVEN where it is not finite."""
+    """The gradient of a kernel; UNEVEN where it is not finite, -1 where there is no memory."""
     cdef const Job *job = w.job
-    cdef Py_ssize_t c, plane = plane_of_sums(w)
+    cdef Py_ssize_t channels = padded(job.channels, w.lanes), plane = plane_of_sums(w), c
     cdef real *grad = <real *> w.result + (w.first + kernel) * job.weight_i
+    cdef real *of_parts
     cdef bint finite = True
-    sums += kernel * padded(job.channels, w.lanes)
+    sums += kernel * channels
+    if w.parts > 1:
+        of_parts = <real *> fnn_workspace(PIXELS, POINTS * channels * sizeof(real))
+        if of_parts == NULL:
+            return -1
+        add_parts(w, sums, of_parts)
+        sums, plane = of_parts, channels
     for c from 0 <= c < job.channels by w.lanes:
         if real is float:
             finite &= fnn_winograd_weight_f32(

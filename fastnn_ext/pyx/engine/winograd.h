@@ -47,7 +47,7 @@ enum {
 
 /* The errors of a sum of products are small enough where the unevenness of a tile times that of the kernel, each the
  * quotient of the largest of its channels and the mean of a window, is below this: see winograd_is_even. */
-#define FNN_WINOGRAD_EVEN 3.4
+#define FNN_WINOGRAD_EVEN 3.2
 #define FNN_WINOGRAD_EVEN_KERNEL 12. /* and that of a kernel below this: normal weights of 64 channels have 8 */
 /* A channel counts as the sum of its absolute values over the largest. Sums over tiles are exact enough where the
  * product of two such counts is that many times the number of pixels, and neither is so small that the two channels may
