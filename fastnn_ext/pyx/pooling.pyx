@@ -37,6 +37,8 @@ cdef extern from "engine/windows.h" nogil:
     void fnn_pool_window_f64(int kind, const Windows *w, const double *x, Py_ssize_t first, double *y, int64_t *index)
     void fnn_pool_windows_f32(int kind, const Windows *windows, const float *x, float *y, int64_t *indices)
     void fnn_pool_windows_f64(int kind, const Windows *windows, const double *x, double *y, int64_t *indices)
+    bint fnn_pool_fits_spread_f32(Py_ssize_t count)
+    bint fnn_pool_fits_spread_f64(Py_ssize_t count)
     bint fnn_pool_spread_2x2_f32(
         const float *grad, const int64_t *indices, int64_t first, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t count,
         float *x,
@@ -927,11 +929,6 @@ cdef bint are_inside(const int64_t *indices, Py_ssize_t n, int64_t size) noexcep
     return not outside
 
 
-cdef inline bint fills_vectors(Py_ssize_t windows) noexcept nogil:
-    """Whether whole vectors do little of a row of windows twice."""
-    return windows == LANES or 2 * windows >= 3 * LANES
-
-
 cdef bint spread_lines(
     const real *grad_out, const int64_t *indices, Py_ssize_t line, Py_ssize_t first, Py_ssize_t end, Py_ssize_t width,
     real *grad_x,
@@ -984,7 +981,8 @@ cdef int scatter(
     cdef Py_ssize_t one, i, c, n, size, stride = 1, images = image.n if channels_last else image.n * image.c
     cdef bint may_be_2x2 = (
         not channels_last and windows.h == image.h // 2 and windows.w == image.w // 2 and windows.h > 0
-        and fills_vectors(windows.w) and windows.w < PAIRS
+        and (fnn_pool_fits_spread_f32(windows.w) if real is float else fnn_pool_fits_spread_f64(windows.w))
+        and windows.w < PAIRS
     )
     cdef bint may_be_3x3 = may_be_2x2
     if channels_last:

@@ -44,6 +44,8 @@ FNN_STATIC void FNN_NAME(pool_each)(int kind, const fnn_windows *w, const FNN_RE
 #define FNN_EVEN(lane, s) (2 * (lane))
 #define FNN_ODD(lane, s) (2 * (lane) + 1)
 #define FNN_LANE(lane, s) (lane)
+/* Each lane of the first half twice. */
+#define FNN_HALF(lane, s) ((lane) / 2)
 /* One lane further. */
 #define FNN_NEXT(lane, s) ((lane) + 1)
 /* The lanes of two vectors in turn: the first half and the second one. */
@@ -303,13 +305,75 @@ FNN_INLINE int FNN_NAME(pool_found_all)(FNN_MASK lost, fnn_vec_positions far)
 
 #endif
 
+/* Windows of 2 x 2 that are spread together; with AVX-512 those whose lines are a vector. */
+#define FNN_SPREAD (FNN_VECTOR_BYTES == 64 ? FNN_LANES / 2 : FNN_LANES)
+
+/* Whether vectors help with so many windows in a line: a last one that is not whole starts earlier, and does some twice. */
+FNN_STATIC int FNN_NAME(pool_fits_spread)(ptrdiff_t count)
+{
+    const ptrdiff_t done = (count + FNN_SPREAD - 1) / FNN_SPREAD * FNN_SPREAD;
+    return FNN_SPREADS && count >= FNN_SPREAD && 3 * count >= 2 * done;
+}
+
+#if FNN_VECTOR_BYTES == 64
+
+/* x[0 .. FNN_LANES) from windows of which each has two numbers, with the maximum behind x at `at`; which are maxima. */
+FNN_INLINE unsigned FNN_NAME(pool_spread_line)(FNN_MASK at, FNN_VEC value, ptrdiff_t line, FNN_REAL *x)
+{
+    const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, here = lanes + (FNN_INT)line;
+#if FNN_REAL_BITS == 32
+    const __mmask16 is_at = _mm512_cmpeq_epi32_mask((__m512i)at, (__m512i)here);
+    FNN_NAME(store)(x + line, (FNN_VEC)_mm512_maskz_mov_ps(is_at, (__m512)value));
+#else
+    const __mmask8 is_at = _mm512_cmpeq_epi64_mask((__m512i)at, (__m512i)here);
+    FNN_NAME(store)(x + line, (FNN_VEC)_mm512_maskz_mov_pd(is_at, (__m512d)value));
+#endif
+    return is_at;
+}
+
+/* What is said of the next function. */
+FNN_INLINE int FNN_NAME(pool_spread_pairs)(const FNN_REAL *grad, const int64_t *indices, int64_t first, ptrdiff_t line,
+                                           ptrdiff_t lines, ptrdiff_t count, FNN_REAL *x)
+{
+    enum { PAIRS = 0x5555 & ((1 << FNN_LANES) - 1) };
+    const FNN_MASK twice = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_HALF, 0)};
+    fnn_vec_positions far = {0};
+    unsigned lost = 0;
+    for (ptrdiff_t p = 0; p < lines; p++) {
+        for (ptrdiff_t v = 0; v < count; v += FNN_SPREAD) {
+            const ptrdiff_t q = v + FNN_SPREAD <= count ? v : count - FNN_SPREAD, from = p * count + q;
+            const ptrdiff_t to = 2 * (p * line + q);
+#if FNN_REAL_BITS == 32
+            const __m512i behind = _mm512_loadu_si512(indices + from) - _mm512_set1_epi64(first + to);
+            const __m512i narrow = _mm512_castsi256_si512(_mm512_cvtepi64_epi32(behind));
+            const __m512 grads = _mm512_castps256_ps512(_mm256_loadu_ps(grad + from));
+            const FNN_MASK at = (FNN_MASK)_mm512_permutexvar_epi32((__m512i)twice, narrow);
+            const FNN_VEC value = (FNN_VEC)_mm512_permutexvar_ps((__m512i)twice, grads) + FNN_NAME(splat)(0);
+            far |= (fnn_vec_positions)behind;
+#else
+            const __m512i some = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(indices + from)));
+            const __m512d grads = _mm512_castpd256_pd512(_mm256_loadu_pd(grad + from));
+            const FNN_MASK at = (FNN_MASK)_mm512_permutexvar_epi64((__m512i)twice, some) - (first + to);
+            const FNN_VEC value = (FNN_VEC)_mm512_permutexvar_pd((__m512i)twice, grads) + FNN_NAME(splat)(0);
+#endif
+            const unsigned found = FNN_NAME(pool_spread_line)(at, value, 0, x + to)
+                | FNN_NAME(pool_spread_line)(at, value, line, x + to);
+            lost |= ~(found | found >> 1);
+        }
+    }
+    return (lost & PAIRS) == 0 && FNN_NAME(pool_found_all)((FNN_MASK){0}, far);
+}
+
+#endif
+
 /* Pairs of lines of a plane from the gradients of windows of 2 x 2, `lines` times `count`, the first of which begins at
- * `first` in its plane; whether all maxima are in their windows. A gradient of -0 becomes 0, as if added. A last vector
- * that is not whole starts earlier; there must be one that is. Nothing is done where vectors do not help. */
+ * `first` in its plane; whether all maxima are in their windows. A gradient of -0 becomes 0, as if added. */
 FNN_STATIC int FNN_NAME(pool_spread_2x2)(const FNN_REAL *grad, const int64_t *indices, int64_t first, ptrdiff_t line,
                                          ptrdiff_t lines, ptrdiff_t count, FNN_REAL *x)
 {
-#if FNN_SPREADS
+#if FNN_VECTOR_BYTES == 64
+    return FNN_NAME(pool_spread_pairs)(grad, indices, first, line, lines, count, x);
+#elif FNN_SPREADS
     const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, none = lanes - lanes;
     FNN_MASK lost = none;
     fnn_vec_positions far = {0};
@@ -340,7 +404,7 @@ FNN_STATIC int FNN_NAME(pool_spread_2x2)(const FNN_REAL *grad, const int64_t *in
 
 /* A plane of 2 * lines times 2 * count numbers from the gradients of windows of 3 x 3 around every second number of every
  * second line; whether all maxima are in their windows and in the plane. The terms of each sum are added window by window.
- * There must be a whole vector of windows in a line; nothing is done where vectors do not help. */
+ * Nothing is done where vectors do not help, or no whole one is in a line. */
 FNN_STATIC int FNN_NAME(pool_spread_3x3)(const FNN_REAL *grad, const int64_t *indices, ptrdiff_t lines, ptrdiff_t count,
                                          FNN_REAL *x)
 {
@@ -352,7 +416,7 @@ FNN_STATIC int FNN_NAME(pool_spread_3x3)(const FNN_REAL *grad, const int64_t *in
     FNN_VEC even_below[MOST], odd_below[MOST]; /* of the line below the present windows: the next ones reach it too */
     FNN_MASK lost = none;
     fnn_vec_positions far = {0};
-    if (count > MOST * FNN_LANES)
+    if (count < FNN_LANES || count > MOST * FNN_LANES)
         return 0;
     for (ptrdiff_t p = 0; p < lines; p++) {
         for (ptrdiff_t v = 0; v < count; v += FNN_LANES) {
@@ -400,12 +464,14 @@ FNN_STATIC int FNN_NAME(pool_spread_3x3)(const FNN_REAL *grad, const int64_t *in
 
 #endif
 
+#undef FNN_SPREAD
 #undef FNN_SPREADS
 #undef FNN_VEC
 #undef FNN_MASK
 #undef FNN_EVEN
 #undef FNN_ODD
 #undef FNN_LANE
+#undef FNN_HALF
 #undef FNN_NEXT
 #undef FNN_MIX_LOW
 #undef FNN_MIX_HIGH
