@@ -130,12 +130,19 @@ FNN_INLINE void FNN_NAME(keep_larger)(int kind, int careful, FNN_VEC value, FNN_
     *best_at = (larger & at) | (~larger & *best_at);
 }
 
+/* The maxima of a line of windows, and where they are. */
+typedef struct {
+    FNN_VEC best;
+    FNN_MASK at;
+} FNN_NAME(pooled_line);
+
 /* As many windows as there are lanes, `before` windows behind the first of their line; nothing is read beyond the last
  * of them. At an edge, taps outside of the image are what changes no result. The sum of what the windows read: NaN
- * where one of that is. Lines are compared apart, so that none waits for another. */
+ * where one of that is. Lines are compared apart, so that none waits for another. The last one goes to `shared`, if that
+ * is not NULL, and the first one comes from there if it `is_shared` with the windows above. */
 FNN_INLINE FNN_VEC FNN_NAME(pool_vector)(int kind, int careful, int rows, int columns, int stride, int edge,
                                          const fnn_windows *w, ptrdiff_t before, const FNN_REAL *x, ptrdiff_t first,
-                                         FNN_REAL *y, int64_t *indices)
+                                         FNN_REAL *y, int64_t *indices, FNN_NAME(pooled_line) *shared, int is_shared)
 {
     const FNN_MASK lanes = {FNN_JOIN(FNN_EACH_, FNN_LANES)(FNN_LANE, 0)}, none = lanes - lanes;
     const FNN_VEC neutral = FNN_NAME(splat)(kind == FNN_POOL_MEAN ? (FNN_REAL)-0.0 : -(FNN_REAL)INFINITY);
@@ -152,6 +159,10 @@ FNN_INLINE FNN_VEC FNN_NAME(pool_vector)(int kind, int careful, int rows, int co
         first_at = is_first & (FNN_INT)w->left;
     }
     FNN_UNROLL for (int r = 0; r < rows; r++) {
+        if (r == 0 && is_shared) {
+            pool = shared->best, pool_at = shared->at - (FNN_INT)w->step;
+            continue;
+        }
         FNN_NAME(pool_read)(columns, stride, x + r * w->line, taps);
         FNN_UNROLL for (int s = 0; s < columns; s++) {
             if (edge)
@@ -166,6 +177,8 @@ FNN_INLINE FNN_VEC FNN_NAME(pool_vector)(int kind, int careful, int rows, int co
             pool = line, pool_at = line_at;
         else
             FNN_NAME(keep_larger)(kind, careful, line, line_at, &pool, &pool_at);
+        if (r == rows - 1 && shared != NULL)
+            shared->best = line, shared->at = line_at;
     }
     FNN_NAME(store)(y, kind == FNN_POOL_MEAN ? sum / elements : pool);
     if (kind == FNN_POOL_MAX_AT) {
@@ -177,23 +190,29 @@ FNN_INLINE FNN_VEC FNN_NAME(pool_vector)(int kind, int careful, int rows, int co
     return sum;
 }
 
-/* A last vector of a line that is not whole starts earlier, where there is room. */
+/* A last vector of a line that is not whole starts earlier, where there is room. Maxima of three lines share one with the
+ * windows above. */
 FNN_INLINE FNN_VEC FNN_NAME(pool_vectors)(int kind, int careful, int rows, int columns, int stride, int edges,
-                                          const fnn_windows *w, const FNN_REAL *x, FNN_REAL *y, int64_t *indices)
+                                          const fnn_windows *windows, const FNN_REAL *x, FNN_REAL *y, int64_t *indices)
 {
+    enum { MOST = 32 }; /* vectors in a line that is shared */
+    const fnn_windows own = *windows, *const w = rows == 3 ? &own : windows; /* which no store of an index can change */
     const ptrdiff_t n = w->count;
+    const int shares = rows == 3 && kind != FNN_POOL_MEAN && !careful && w->step == 2 * w->line && n <= MOST * FNN_LANES;
+    FNN_NAME(pooled_line) lines[MOST];
     FNN_VEC sum = FNN_NAME(splat)(0);
     for (ptrdiff_t line = 0; line < w->lines; line++) {
         for (ptrdiff_t v = 0; v < n; v += FNN_LANES) {
             const ptrdiff_t i = v + FNN_LANES <= n || n < FNN_LANES ? v : n - FNN_LANES;
             const ptrdiff_t at = line * w->step + i * stride;
             int64_t *index = kind == FNN_POOL_MAX_AT ? indices + line * n + i : indices;
+            FNN_NAME(pooled_line) *shared = shares ? lines + v / FNN_LANES : NULL;
             if (edges && ((w->left && i == 0) || (w->right && i + FNN_LANES >= n)))
                 sum += FNN_NAME(pool_vector)(kind, careful, rows, columns, stride, 1, w, i, x + at, w->first + at,
-                                             y + line * n + i, index);
+                                             y + line * n + i, index, shared, shares && line > 0);
             else
                 sum += FNN_NAME(pool_vector)(kind, careful, rows, columns, stride, 0, w, i, x + at, w->first + at,
-                                             y + line * n + i, index);
+                                             y + line * n + i, index, shared, shares && line > 0);
         }
     }
     return sum;
