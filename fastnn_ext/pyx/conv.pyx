@@ -93,6 +93,15 @@ cdef void sum_planes(const Convolution *conv, const real *grad_out, Py_ssize_t p
         grad_bias[first + k] = <real> total[k]
 
 
+cdef inline bint has_stride(const Convolution *conv) noexcept nogil:
+    return conv.rows.stride > 1 or conv.columns.stride > 1
+
+
+cdef inline bint is_pointwise(const Convolution *conv) noexcept nogil:
+    """Whether each pixel of the result reads one of the image: the planes are products as they are."""
+    return conv.rows.taps == 1 and conv.columns.taps == 1 and not has_stride(conv)
+
+
 cdef bint all_finite(const real *x, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     cdef int bad = 0
@@ -171,6 +180,7 @@ cdef bint set_forward(Job *job, const Convolution *conv) noexcept nogil:
     place_weight(job, conv)
     job.panels = conv.panels
     job.channels, job.m = conv.channels, conv.kernels
+    job.planes = conv.kernels
     job.result_image = kernels * pixels
     job.result_i = 1 if conv.channels_last else pixels
     job.result_column = kernels if conv.channels_last else 1
@@ -189,6 +199,7 @@ cdef void set_backward(Job *job, const Convolution *conv) noexcept nogil:
     job.weight_i = job.weight_channel
     job.weight_channel = weight_i
     job.channels, job.m = conv.kernels, conv.channels
+    job.planes = conv.channels
     job.result_image = channels * conv.rows.length * conv.columns.length
     job.result_i = 1 if conv.channels_last else conv.rows.length * conv.columns.length
     job.result_column = (channels if conv.channels_last else 1) * conv.columns.stride
@@ -321,22 +332,24 @@ cdef int forward(
     return run_job(conv, &job, x, weight, bias, y, activation)
 
 
-cdef int backward_x(
-    const Convolution *conv, const real *grad_out, const real *weight, real *grad_x
+cdef int backward_channels(
+    const Convolution *conv, const real *grad_out, const real *weight, real *grad_x, Py_ssize_t first, Py_ssize_t channels
 ) noexcept nogil:
-    """grad_x: for each phase of the stride a convolution of grad_out with the taps that meet there."""
-    cdef Py_ssize_t channels = conv.groups * conv.channels
-    cdef Py_ssize_t pixel = channels if conv.channels_last else 1
+    """grad_x of some channels of each group, from finite weights: all, or those of one image, without a stride where
+    channels are last. For each phase of the stride a convolution of grad_out with the taps that meet there."""
+    cdef Py_ssize_t pixel = conv.groups * conv.channels if conv.channels_last else 1
+    cdef Py_ssize_t size = conv.images * conv.groups * channels * conv.rows.length * conv.columns.length
     cdef Py_ssize_t a, b
     cdef const real *no_bias = NULL
     cdef Job job
     cdef int failed
-    if not all_finite(weight, weights_of(conv)):
-        scatter(conv, grad_out, weight, grad_x)
-        return 0
-    if conv.rows.stride > 1 or conv.columns.stride > 1:  # phases that no tap meets
-        memset(grad_x, 0, conv.images * channels * conv.rows.length * conv.columns.length * sizeof(real))
     set_backward(&job, conv)
+    if channels < conv.channels:
+        job.m = channels
+    weight += first * job.weight_i
+    grad_x += first * job.result_i
+    if has_stride(conv):  # phases that no tap meets
+        memset(grad_x, 0, size * sizeof(real))
     for a in range(fnn_min(conv.rows.stride, conv.rows.length)):
         if not backward_taps(&job.rows, TAPS, &conv.rows, a):
             return -1
@@ -352,6 +365,16 @@ cdef int backward_x(
             )
             if failed:
                 return failed
+    return 0
+
+
+cdef int backward_x(
+    const Convolution *conv, const real *grad_out, const real *weight, real *grad_x
+) noexcept nogil:
+    """grad_x; a code."""
+    if all_finite(weight, weights_of(conv)):
+        return backward_channels(conv, grad_out, weight, grad_x, 0, conv.channels)
+    scatter(conv, grad_out, weight, grad_x)
     return 0
 
 
@@ -664,6 +687,7 @@ cdef struct Call:
     bint single
     Py_ssize_t images    # of a part
     Py_ssize_t of_image  # how many parts one image is, where no part has more
+    Py_ssize_t channels  # of a part of the gradient of an image
     Py_ssize_t kernels   # of a part of the gradient of the weights, or of an image
     Py_ssize_t lines     # of a part of an image with channels last
     Py_ssize_t groups    # of a part of the gradient of the weights, or of all gradients of a depthwise convolution
@@ -712,6 +736,25 @@ cdef Py_ssize_t divide_kernels(Call *call, double work) noexcept nogil:
         call.kernels = fnn_min(kernels, fnn_max(least, fnn_parts(kernels, <Py_ssize_t> parts) if parts < kernels else 1))
         call.kernels = fnn_even_part(kernels, call.kernels, 1)
     return fnn_parts(kernels, call.kernels) if kernels else 1
+
+
+cdef bint has_finite_weights(const Call *call) noexcept nogil:
+    if call.single:
+        return all_finite(<const float *> call.weight, weights_of(call.conv))
+    return all_finite(<const double *> call.weight, weights_of(call.conv))
+
+
+cdef Py_ssize_t divide_channels(Call *call, int threads) noexcept nogil:
+    """Set how many channels of the gradient of one image are a part; how many parts there are, on which no number
+    depends."""
+    cdef const Convolution *conv = call.conv
+    call.channels = conv.channels
+    if (
+        threads > 1 and conv.images == 1 and conv.groups == 1 and not is_pointwise(conv)
+        and not (conv.channels_last and has_stride(conv)) and has_finite_weights(call)
+    ):
+        call.channels = fnn_even_part(conv.channels, fnn_max(fnn_parts(conv.channels, threads), KERNELS), 1)
+    return fnn_parts(conv.channels, call.channels) if conv.channels else 1
 
 
 cdef Py_ssize_t divide_groups_of_image(Call *call) noexcept nogil:
@@ -853,19 +896,33 @@ cdef void bias_part(const Call *call, Py_ssize_t part) noexcept nogil:
         sum_planes[double](call.conv, <const double *> call.grad_out, part, <double *> call.grad_bias)
 
 
+cdef int images_part(Call *call, Py_ssize_t part) noexcept nogil:
+    """The gradient of some images, or of some channels of one."""
+    cdef Convolution conv = some_images(call, part // call.of_image * call.images, call.images)
+    cdef Py_ssize_t first = part % call.of_image * call.channels
+    cdef Py_ssize_t channels = fnn_min(call.channels, conv.channels - first)
+    if call.of_image == 1:
+        return backward_of(&conv, call.single, call.grad_out, NULL, call.weight, call.grad_x, NULL, NULL)
+    if call.single:
+        return backward_channels[float](
+            &conv, <const float *> call.grad_out, <const float *> call.weight, <float *> call.grad_x, first, channels
+        )
+    return backward_channels[double](
+        &conv, <const double *> call.grad_out, <const double *> call.weight, <double *> call.grad_x, first, channels
+    )
+
+
 cdef int backward_part(void *context, Py_ssize_t part) noexcept nogil:
     """First the gradients of the weights and the bias, which are sums over all images; then grad_x."""
     cdef Call call = (<Call *> context)[0]
     cdef Py_ssize_t of_weight = call.of_weight * call.sums
-    cdef Convolution conv
     if part < of_weight:
         return weight_part(&call, part)
     part -= of_weight
     if part < call.of_bias:
         bias_part(&call, part)
         return 0
-    conv = some_images(&call, (part - call.of_bias) * call.images, call.images)
-    return backward_of(&conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, NULL, NULL)
+    return images_part(&call, part - call.of_bias)
 
 
 cdef void add_partial(const Call *call) noexcept nogil:
@@ -887,11 +944,6 @@ cdef struct Patches:
     void *pixels          # with the kernels side by side: as they are, or in this
     void *room
     bint to_planes        # and then go there
-
-
-cdef inline bint is_pointwise(const Convolution *conv) noexcept nogil:
-    """Whether each pixel of the result reads one of the image: the planes are products as they are."""
-    return conv.rows.taps == 1 and conv.columns.taps == 1 and conv.rows.stride == 1 and conv.columns.stride == 1
 
 
 cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexcept nogil:
@@ -918,10 +970,6 @@ cdef inline Py_ssize_t patch_of(const Convolution *conv) noexcept nogil:
 cdef inline bint is_deep(const Convolution *conv) noexcept nogil:
     """Whether patches are long, of short lines less so."""
     return patch_of(conv) >= (36 if conv.columns.outputs <= 16 else 100)
-
-
-cdef inline bint has_stride(const Convolution *conv) noexcept nogil:
-    return conv.rows.stride > 1 or conv.columns.stride > 1
 
 
 cdef inline Py_ssize_t kernels_for_copies(const Convolution *conv) noexcept nogil:
@@ -1355,6 +1403,15 @@ cdef bint is_product_of_pixels(const Convolution *conv) noexcept nogil:
     return conv.channels_last and set_forward(&job, conv) and is_product(&job, True)
 
 
+cdef bint is_product_of_planes(const Convolution *conv) noexcept nogil:
+    """The same of the planes of one image, and of the gradient of the kernels."""
+    cdef Job job
+    return (
+        not conv.channels_last and conv.images == 1 and conv.groups == 1 and is_pointwise(conv)
+        and set_forward(&job, conv) and is_product(&job, False)
+    )
+
+
 cdef int run_forward(Call *call) noexcept nogil:
     cdef Py_ssize_t parts
     cdef int threads = team(cost_of(call.conv), SHARE)
@@ -1371,6 +1428,10 @@ cdef int run_forward(Call *call) noexcept nogil:
         )
     if is_worth_patches(call):
         return forward_by_patches(call, threads)
+    if is_product_of_planes(call.conv):
+        return forward_of(
+            call.conv, call.single, call.x, call.weight, call.bias, call.y, call.activation
+        )
     parts = divide_images(call, threads)
     if call.images == 1 and call.conv.channels_last:
         call.of_image = divide_lines(call, threads)
@@ -1463,6 +1524,13 @@ cdef int run_backward(Call *call) noexcept nogil:
     failed = take_gradients(call, threads)
     if failed:
         return failed
+    if is_product_of_planes(call.conv):
+        failed = backward_of(
+            call.conv, call.single, call.grad_out, call.x, call.weight, call.grad_x, call.grad_weight, NULL
+        )
+        if failed:
+            return failed
+        call.grad_x = call.grad_weight = NULL
     if call.grad_bias != NULL and call.conv.channels_last:
         failed = backward_of(call.conv, call.single, call.grad_out, NULL, NULL, NULL, NULL, call.grad_bias)
         if failed:
@@ -1478,7 +1546,8 @@ cdef int run_backward(Call *call) noexcept nogil:
     call.of_bias = parts_of_bias(call.conv) if call.grad_bias != NULL else 0
     parts = call.of_weight * call.sums + call.of_bias
     if call.grad_x != NULL:
-        parts += divide_images(call, threads)
+        call.of_image = divide_channels(call, threads)
+        parts += divide_images(call, threads) * call.of_image
     failed = run(backward_part, call, parts, threads)
     if call.grad_weight != NULL and not failed:
         add_partial(call)

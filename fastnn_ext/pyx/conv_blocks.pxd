@@ -220,6 +220,7 @@ cdef struct Job:
     # weight[group, i, c, r, s] * source[image, line + r, column + s, group, c], for i = 0 .. m - 1
     Taps rows, columns
     Py_ssize_t images, groups, channels, m
+    Py_ssize_t planes                  # the m of the whole result: what numbers depend on is decided by it
     Py_ssize_t first_group, end_group  # whose gradient of the weights is worked on
     Py_ssize_t weight_group, weight_i, weight_channel, weight_row, weight_column  # strides
     Py_ssize_t result_image, result_i, result_line, result_column

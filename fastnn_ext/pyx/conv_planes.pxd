@@ -37,7 +37,7 @@ cdef inline bint plan_planes(
     if not plan.in_place:
         positions = fnn_min(positions, BLOCK_BYTES // per_position)
     if job.result_column != 1:
-        positions = fnn_min(positions, BLOCK_BYTES // (itemsize * fnn_max(job.m, 1)))
+        positions = fnn_min(positions, BLOCK_BYTES // (itemsize * fnn_max(job.planes, 1)))
     plan.columns = fnn_max(positions // (1 + rows.reach) - columns.reach, NARROW)
     plan.columns = fnn_even_part(columns.outputs, plan.columns, 1)
     if not plan.in_place and is_many(1 + rows.reach, plan.columns + columns.reach, phases, MAX_VECS):
@@ -331,12 +331,12 @@ cdef inline int run_group_of_planes(
 cdef inline bint is_worth_splitting(const Job *job) noexcept nogil:
     """Whether a copy for each tap of a line pays: its lines are as long as the result's, so that no lane is dropped.
 
-    Each of its numbers is a term of `m` kernels and each row of taps; `reach` lanes of a line would be lost.
+    Each of its numbers is a term of all kernels and each row of taps; `reach` lanes of a line would be lost.
     """
     cdef const Taps *columns = &job.columns
     return (
         columns.step == 1 and columns.count <= SPLIT_TAPS
-        and columns.reach * job.m * job.rows.count >= SPLIT_GAIN * (columns.outputs + columns.reach)
+        and columns.reach * job.planes * job.rows.count >= SPLIT_GAIN * (columns.outputs + columns.reach)
     )
 
 
