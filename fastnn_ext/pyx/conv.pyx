@@ -933,10 +933,24 @@ cdef void add_partial(const Call *call) noexcept nogil:
         add_sums[double](<const double *> call.partial, call.sums - 1, n, <double *> call.grad_weight)
 
 
+cdef int run_each(Task task, void *context, Py_ssize_t parts, int threads) noexcept nogil:
+    """Tasks that use threads themselves: side by side if that keeps all threads at work, else one after the other."""
+    cdef Py_ssize_t part
+    cdef int failed = 0
+    if parts % threads == 0 or parts >= 4 * threads:
+        return run(task, context, parts, threads)
+    for part in range(parts):
+        failed = task(context, part)
+        if failed:
+            break
+    return failed
+
+
 # Images of few pixels and the like: the patches of some of them, as a matrix, make products of all their pixels.
 
 cdef struct Patches:
     const Call *call
+    int threads
     Convolution product   # of the images that are worked on: a pixel is a patch
     Py_ssize_t image, images
     void *patches
@@ -1028,21 +1042,29 @@ cdef inline bint is_weight_worth_patches(const Call *call) noexcept nogil:
     return pixels <= 6 or (pixels <= FEW_PIXELS and kernels >= 8)
 
 
-cdef int plan_patches(Patches *p, const Call *call, void *result) noexcept nogil:
-    """Set how many images are worked on at once, by sizes alone; 0, or what failed. The result is y or its gradient."""
+cdef Patches patches_of(const Call *call, void *result, int threads) noexcept nogil:
+    """With how many images are worked on at once, by sizes alone. The result is y or its gradient."""
     cdef const Convolution *conv = call.conv
     cdef Py_ssize_t pixels = pixels_of(conv), patch = patch_of(conv)
     cdef Py_ssize_t bytes_of_image = pixels * fnn_max(patch, conv.kernels) * size_of_number(call)
-    p.call, p.result, p.to_planes = call, result, result == call.y
+    cdef Patches p
+    p.call, p.threads, p.result, p.to_planes = call, threads, result, result == call.y
     p.images = fnn_even_part(conv.images, fnn_max(PATCH_BYTES // bytes_of_image, 1), 1)
     p.product.groups, p.product.channels, p.product.kernels = 1, patch, conv.kernels
     p.product.rows = p.product.columns = one_pixel()
     p.product.channels_last, p.product.panels = True, NULL
-    p.patches = fnn_workspace(TRANSFORMED, p.images * pixels * patch * size_of_number(call))
+    return p
+
+
+cdef bint has_room_for_patches(Patches *p) noexcept nogil:
+    """Take the thread's memory; whether there is any."""
+    cdef const Convolution *conv = p.call.conv
+    cdef Py_ssize_t numbers = p.images * pixels_of(conv), itemsize = size_of_number(p.call)
+    p.patches = fnn_workspace(TRANSFORMED, numbers * patch_of(conv) * itemsize)
     p.room = NULL
     if not conv.channels_last:
-        p.room = fnn_workspace(RESULT, p.images * pixels * conv.kernels * size_of_number(call))
-    return NO_MEMORY if p.patches == NULL or (p.room == NULL and not conv.channels_last) else 0
+        p.room = fnn_workspace(RESULT, numbers * conv.kernels * itemsize)
+    return p.patches != NULL and (conv.channels_last or p.room != NULL)
 
 
 cdef Py_ssize_t next_patches(Patches *p, Py_ssize_t image) noexcept nogil:
@@ -1120,22 +1142,27 @@ cdef int image_part(void *context, Py_ssize_t part) noexcept nogil:
     return 0
 
 
+cdef int forward_patches_part(void *context, Py_ssize_t part) noexcept nogil:
+    """Some images of y."""
+    cdef Patches p = (<const Patches *> context)[0]
+    cdef const Call *call = p.call
+    cdef Py_ssize_t images
+    cdef int failed
+    if not has_room_for_patches(&p):
+        return NO_MEMORY
+    images = next_patches(&p, part * p.images)
+    failed = run(patches_part, &p, images * call.conv.rows.outputs, p.threads)
+    if not failed:
+        failed = forward_of(&p.product, call.single, p.patches, call.weight, call.bias, p.pixels, call.activation)
+    if not failed and not call.conv.channels_last:
+        failed = run(pixels_part, &p, images, p.threads)
+    return failed
+
+
 cdef int forward_by_patches(const Call *call, int threads) noexcept nogil:
     """y where is_worth_patches holds; 0 or what failed."""
-    cdef Py_ssize_t first = 0, images
-    cdef Patches p
-    cdef int failed = plan_patches(&p, call, call.y)
-    while not failed and first < call.conv.images:
-        images = next_patches(&p, first)
-        failed = run(patches_part, &p, images * call.conv.rows.outputs, threads)
-        if not failed:
-            failed = forward_of(
-                &p.product, call.single, p.patches, call.weight, call.bias, p.pixels, call.activation
-            )
-        if not failed and not call.conv.channels_last:
-            failed = run(pixels_part, &p, images, threads)
-        first += images
-    return failed
+    cdef Patches p = patches_of(call, call.y, threads)
+    return run_each(forward_patches_part, &p, fnn_parts(call.conv.images, p.images), threads)
 
 
 cdef int add_weight_products(const Patches *p) noexcept nogil:
@@ -1152,43 +1179,58 @@ cdef int add_weight_products(const Patches *p) noexcept nogil:
     )
 
 
+cdef int backward_patches_part(void *context, Py_ssize_t part) noexcept nogil:
+    """The gradients of some images."""
+    cdef Patches p = (<const Patches *> context)[0]
+    cdef const Call *call = p.call
+    cdef Py_ssize_t images
+    cdef int failed = 0
+    if not has_room_for_patches(&p):
+        return NO_MEMORY
+    images = next_patches(&p, part * p.images)
+    if not call.conv.channels_last:
+        failed = run(pixels_part, &p, images, p.threads)
+    if not failed:
+        failed = backward_of(&p.product, call.single, p.pixels, NULL, call.weight, p.patches, NULL, NULL)
+    return failed if failed else run(image_part, &p, images, p.threads)
+
+
 cdef int backward_by_patches(const Call *call, int threads) noexcept nogil:
-    """The gradients of images and weights that are not NULL; 0 or what failed."""
+    """The gradient of the images; 0 or what failed."""
+    cdef Patches p = patches_of(call, <void *> call.grad_out, threads)
+    return run_each(backward_patches_part, &p, fnn_parts(call.conv.images, p.images), threads)
+
+
+cdef int weight_by_patches(const Call *call, int threads) noexcept nogil:
+    """The gradient of the kernels, which is added up image by image; 0 or what failed."""
+    cdef Patches p = patches_of(call, <void *> call.grad_out, threads)
     cdef Py_ssize_t first = 0, images
-    cdef Patches p
-    cdef int failed = plan_patches(&p, call, <void *> call.grad_out)
-    if call.grad_weight != NULL:
-        memset(call.grad_weight, 0, weights_of(call.conv) * size_of_number(call))
+    cdef int failed = 0
+    if not has_room_for_patches(&p):
+        return NO_MEMORY
+    memset(call.grad_weight, 0, weights_of(call.conv) * size_of_number(call))
     while not failed and first < call.conv.images:
         images = next_patches(&p, first)
         if not call.conv.channels_last:
             failed = run(pixels_part, &p, images, threads)
-        if call.grad_weight != NULL and not failed:
+        if not failed:
             failed = run(patches_part, &p, images * call.conv.rows.outputs, threads)
-            if not failed:
-                failed = add_weight_products(&p)
-        if call.grad_x != NULL and not failed:
-            failed = backward_of(&p.product, call.single, p.pixels, NULL, call.weight, p.patches, NULL, NULL)
-            if not failed:
-                failed = run(image_part, &p, images, threads)
+        if not failed:
+            failed = add_weight_products(&p)
         first += images
     return failed
 
 
 cdef int take_gradients(Call *call, int threads) noexcept nogil:
     """Those gradients that patches are worth; they are not wanted any more. 0 or what failed."""
-    cdef Call some = call[0]
-    if call.grad_x == NULL or not is_x_worth_patches(call):
-        some.grad_x = NULL
-    if call.grad_weight == NULL or not is_weight_worth_patches(call):
-        some.grad_weight = NULL
-    if some.grad_x == NULL and some.grad_weight == NULL:
-        return 0
-    if some.grad_x != NULL:
+    cdef int failed = 0
+    if call.grad_x != NULL and is_x_worth_patches(call):
+        failed = backward_by_patches(call, threads)
         call.grad_x = NULL
-    if some.grad_weight != NULL:
+    if call.grad_weight != NULL and not failed and is_weight_worth_patches(call):
+        failed = weight_by_patches(call, threads)
         call.grad_weight = NULL
-    return backward_by_patches(&some, threads)
+    return failed
 
 
 # Winograd's form: the kernels are transformed first, or last of all their gradient; both belong to all blocks of tiles.
@@ -1219,19 +1261,6 @@ cdef int set_transformed(Winograd *w) noexcept nogil:
     else:
         measure_kernels[double](w, <double *> w.sizes)
     return 0
-
-
-cdef int run_each(Task task, void *context, Py_ssize_t parts, int threads) noexcept nogil:
-    """Tasks that use threads themselves: side by side if that keeps all threads at work, else one after the other."""
-    cdef Py_ssize_t part
-    cdef int failed = 0
-    if parts % threads == 0 or parts >= 4 * threads:
-        return run(task, context, parts, threads)
-    for part in range(parts):
-        failed = task(context, part)
-        if failed:
-            break
-    return failed
 
 
 cdef int some_kernels_part(void *context, Py_ssize_t part) noexcept nogil:
