@@ -47,7 +47,7 @@ cdef enum:
     BLOCK = 1024              # elements that stay in the first-level cache between two loops
     ROWS = 64                 # of a block at most
     PART = 1 << 15            # elements of a part
-    SHARE_ELEMENTS = 1 << 17  # that a thread must have, and
+    SHARE_ELEMENTS = 1 << 16  # that a thread must have, and
     SHARE_LOGITS = 3 << 14    # of rows with exponentials
     ROW = TOTALS + 1          # slot of the workspace: a row's exponentials
 
