@@ -137,6 +137,23 @@ CONVOLUTIONS = {
         {"n": 1, "c": 512, "h": 13, "w": 14, "k": 250, "r": 3, "s": 3},
         {"padding": 1},
     ),
+    "patches of many images": (
+        {"n": 8, "c": 128, "h": 29, "w": 29, "k": 130, "r": 3, "s": 3},
+        {"stride": 2, "padding": 1},
+    ),
+    "one image of many channels": (
+        {"n": 1, "c": 100, "h": 30, "w": 21, "k": 40, "r": 5, "s": 5},
+        {"padding": 2},
+    ),
+    "one image of many channels, with a stride": (
+        {"n": 1, "c": 70, "h": 41, "w": 40, "k": 16, "r": 5, "s": 5},
+        {"stride": 2},
+    ),
+    "one image of many channels last": (
+        {"n": 1, "c": 100, "h": 30, "w": 30, "k": 20, "r": 5, "s": 5},
+        {"layout": "NHWC"},
+    ),
+    "one image, one tap": ({"n": 1, "c": 70, "h": 30, "w": 31, "k": 90, "r": 1, "s": 1}, {}),
     "one tap": ({"n": 5, "c": 70, "h": 30, "w": 30, "k": 40, "r": 1, "s": 1}, {}),
     "one tap, many kernels of few pixels": ({"n": 9, "c": 100, "h": 7, "w": 7, "k": 300, "r": 1, "s": 1}, {}),
     "depthwise of channels last": (

@@ -9,6 +9,9 @@ largest. Where these are much larger than the sum's own terms, the direct form d
 much, tiles with a window of much smaller pixels (in a block of few such tiles only these), and blocks in which a result
 is not finite. For the gradient of kernels, which sums over tiles, the same is asked of whole channels: the few that are
 almost all zeros, or small beside a much larger number, are done again without the zeros: see conv_sparse.pxd.
+
+Threads take as many kernels as are transformed at once, or parts of the tiles with sums of their own, where there are
+enough of them to share: a block of tiles after the other costs them more, since each reads what the other has written.
 """
 
 from common cimport real
@@ -704,8 +707,8 @@ cdef inline Py_ssize_t tiles_of(const Block *block) noexcept nogil:
     return block.images * block.lines * block.columns
 
 
-cdef inline Py_ssize_t tiles_at_once(const Winograd *w) noexcept nogil:
-    """Of a block."""
+cdef inline Py_ssize_t tiles_of_block(const Winograd *w) noexcept nogil:
+    """At most."""
     return w.plan.images * w.plan.lines * w.plan.columns
 
 
@@ -726,13 +729,13 @@ cdef inline Py_ssize_t bytes_of_sums(const Winograd *w) noexcept nogil:
 cdef inline void plan_sums(Winograd *w) noexcept nogil:
     """Choose parts of the tiles, by sizes alone, and how many blocks are summed at once."""
     cdef Py_ssize_t tiles = w.job.images * w.lines * w.columns, most, parts
-    plan_tiles(w, fnn_min(tiles_at_once(w), SUMMED_TILES // LEAST_BLOCKS))
+    plan_tiles(w, fnn_min(tiles_of_block(w), SUMMED_TILES // LEAST_BLOCKS))
     # with a distance that is no power of two, since products go through the tiles of a few numbers
     w.source_tile = padded(w.job.channels, w.lanes) + LINE
     w.gradient_tile = padded(w.count, w.lanes) + LINE
     most = MOST_PLANE_BYTES // (POINTS * (w.source_tile + w.gradient_tile) * w.itemsize)
-    w.blocks = fnn_max(fnn_min(SUMMED_TILES, most) // tiles_at_once(w), 1)
-    w.tiles_at_once = w.blocks * tiles_at_once(w)
+    w.blocks = fnn_max(fnn_min(SUMMED_TILES, most) // tiles_of_block(w), 1)
+    w.tiles_at_once = w.blocks * tiles_of_block(w)
     most = fnn_min(KERNEL_BYTES // bytes_of_sums(w), tiles // PART_TILES)
     parts = 4 if most >= 4 else 2 if most >= 2 else 1  # which two threads share evenly
     w.blocks_of_part = fnn_parts(parts_of_tiles(w), parts)
