@@ -629,6 +629,7 @@ FNN_INLINE void FNN_NAME(conv_same_vector)(int size, int step, int left, int rig
     FNN_UNROLL for (int y = 0; y < (FNN_PLANE_ROWS - 1) * step + size; y++) {
         FNN_NAME(conv_taps)(size, step, left, right, count, t, b[y], at, x);
         FNN_UNROLL for (int s = 0; s < size; s++) {
+            FNN_KEEP(x[s]);
             FNN_UNROLL for (int i = 0; i < FNN_PLANE_ROWS; i++)
                 if (y - i * step >= 0 && y - i * step < size)
                     acc[i] += x[s] * kernel[(y - i * step) * size + s];
@@ -697,6 +698,7 @@ FNN_INLINE void FNN_NAME(conv_dot_vector)(int rows, int size, int step, int left
     FNN_UNROLL for (int y = 0; y < (rows - 1) * step + size; y++) {
         FNN_NAME(conv_taps)(size, step, left, right, count, t, b[y], at, x);
         FNN_UNROLL for (int s = 0; s < size; s++) {
+            FNN_KEEP(x[s]);
             FNN_UNROLL for (int i = 0; i < rows; i++)
                 if (y - i * step >= 0 && y - i * step < size)
                     acc[(y - i * step) * size + s] += av[i] * x[s];

@@ -75,6 +75,14 @@
 /* Masked loads and stores cost no more than whole ones. */
 #define FNN_FREE_MASKS (FNN_VECTOR_BYTES == 64)
 
+/* Keeps what was loaded in its register: GCC would load it again for each multiply-add, and vectors as long as a cache
+ * line mostly reach over the end of one. With shorter vectors and fewer registers nothing is gained. */
+#if defined(__GNUC__) && defined(__AVX512F__)
+#define FNN_KEEP(vector) __asm__("" : "+v"(vector))
+#else
+#define FNN_KEEP(vector) (void)(vector)
+#endif
+
 /* f(0, s), f(1, s), ...: the lanes of a shuffle. */
 #define FNN_EACH_2(f, s) f(0, s), f(1, s)
 #define FNN_EACH_4(f, s) FNN_EACH_2(f, s), f(2, s), f(3, s)
