@@ -27,7 +27,7 @@ cdef inline int sum_rows(const Sums *task, Py_ssize_t part, real *sums) noexcept
         for j in range(count):
             total[j] += (<double> row[j] + row[n + j]) + (<double> row[2 * n + j] + row[3 * n + j])
         row += 4 * n
-        if i % ROWS == 0:
+        if i % ROWS == ROWS - 4:
             stop = poll()
             if stop:
                 return stop

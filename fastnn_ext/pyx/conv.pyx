@@ -3,8 +3,9 @@
 Where many pixels share what they read, no matrix of patches ("im2col") is made: the register tiles of engine/conv.h look
 up where each term lies. What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels
 sorted by phase. Kernels of 3 x 3 over many channels take Winograd's form instead, kernels of one pixel are matrix
-products, and so are the patches of images with few pixels, of deep convolutions with a stride, and of many gradients. Channels with a kernel each are put side by side, some at a time, where their planes are narrow or have a stride.
-The arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
+products, and so are the patches of images with few pixels, of deep convolutions with a stride, and of many gradients.
+Channels with a kernel each are put side by side, some at a time, where their planes are narrow or have a stride. The
+arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
 conv_winograd.pxd, conv_sparse.pxd, conv_points.pxd and conv_patches.pxd do the jobs.
 """
 
@@ -1085,7 +1086,8 @@ cdef void take_line(const Patches *p, Py_ssize_t part, const real *x, real *patc
     cdef Py_ssize_t image = p.image + part // conv.rows.outputs
     move_patches(
         &conv.rows, &conv.columns, conv.channels, conv.channels_last, False,
-        <real *> x + image * conv.channels * conv.rows.length * conv.columns.length, part % conv.rows.outputs, patches + part * conv.columns.outputs * p.product.channels
+        <real *> x + image * conv.channels * conv.rows.length * conv.columns.length, part % conv.rows.outputs,
+        patches + part * conv.columns.outputs * p.product.channels
     )
 
 
