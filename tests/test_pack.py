@@ -113,8 +113,20 @@ def test_conv2d_gives_the_same_bits(backend, dtype, layout):
 
 
 @pytest.mark.backends(having=is_compiled)
-def test_winograd_falls_back_for_what_is_not_finite(backend, dtype):
-    x, weight, bias, options = convolution(dtype, "NCHW", CONVOLUTIONS[0])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_one_packed_weight_for_all_strides(backend, dtype, layout):
+    x, weight, bias, options = convolution(dtype, layout, (4, 64, 28, 96, 3, {"padding": 1}))
+    packed = fastnn.pack(weight)
+    for stride in (2, 1, 3, 2, 1):
+        expected = backend.conv2d(x, weight, bias, stride=stride, **options)
+        assert_same(backend.conv2d(x, packed, bias, stride=stride, **options), expected)
+    assert len(packed._prepared) == 2
+
+
+@pytest.mark.backends(having=is_compiled)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_winograd_falls_back_for_what_is_not_finite(backend, dtype, stride):
+    x, weight, bias, options = convolution(dtype, "NCHW", (4, 64, 28, 96, 3, {"padding": 1, "stride": stride}))
     x[1, 2, 3, 4] = np.inf
     packed = fastnn.pack(weight)
     assert_same(backend.conv2d(x, packed, bias, **options), backend.conv2d(x, weight, bias, **options))

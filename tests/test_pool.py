@@ -119,7 +119,7 @@ CONVOLUTIONS = {
     "patches that do not meet": ({"n": 3, "c": 3, "h": 64, "w": 64, "k": 96, "r": 4, "s": 4}, {"stride": 4}),
     "deep, with a stride": (
         {"n": 3, "c": 64, "h": 29, "w": 29, "k": 130, "r": 3, "s": 3},
-        {"stride": 2, "padding": 1},
+        {"stride": 2, "padding": 2},
     ),
     "kernels as large as the image": ({"n": 12, "c": 64, "h": 5, "w": 6, "k": 150, "r": 5, "s": 6}, {}),
     "kernels as large as the image, channels last": (
@@ -137,9 +137,21 @@ CONVOLUTIONS = {
         {"n": 1, "c": 512, "h": 13, "w": 14, "k": 250, "r": 3, "s": 3},
         {"padding": 1},
     ),
+    "tiles, with a stride": (
+        {"n": 5, "c": 70, "h": 31, "w": 29, "k": 70, "r": 3, "s": 3},
+        {"stride": 2, "padding": 1},
+    ),
+    "tiles of channels last, with a stride": (
+        {"n": 5, "c": 70, "h": 30, "w": 30, "k": 70, "r": 3, "s": 3},
+        {"stride": 2, "padding": 1, "layout": "NHWC"},
+    ),
+    "tiles of one image, with a stride": (
+        {"n": 1, "c": 130, "h": 33, "w": 34, "k": 130, "r": 3, "s": 3},
+        {"stride": 2, "padding": 1},
+    ),
     "patches of many images": (
         {"n": 8, "c": 128, "h": 29, "w": 29, "k": 130, "r": 3, "s": 3},
-        {"stride": 2, "padding": 1},
+        {"stride": 2, "padding": 2},
     ),
     "one image of many channels": (
         {"n": 1, "c": 100, "h": 30, "w": 21, "k": 40, "r": 5, "s": 5},

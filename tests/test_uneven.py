@@ -126,10 +126,10 @@ CHANGES = [
 
 
 @lru_cache
-def changed_case(name, layout, number):
+def changed_case(name, layout, number, stride=1):
     """Its arguments in float32; grad_out is changed as the images are."""
     images, weights = CHANGES[number]
-    options = {"padding": 1, "layout": layout}
+    options = {"padding": 1, "layout": layout, "stride": stride}
     case = testing.make_case(KERNELS[name], np.float32, sizes=PIXELS, options=options)
     for argument, value in case.arguments.items():
         if argument != "bias":
@@ -145,10 +145,10 @@ def changed_case(name, layout, number):
 
 @of_cython
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("name", ["conv2d", "conv2d_backward"])
+@pytest.mark.parametrize(("name", "stride"), [("conv2d", 1), ("conv2d", 2), ("conv2d_backward", 1)])
 @pytest.mark.parametrize("number", range(len(CHANGES)))
-def test_the_promised_error(backend, name, layout, number):
-    case = changed_case(name, layout, number)
+def test_the_promised_error(backend, name, stride, layout, number):
+    case = changed_case(name, layout, number, stride)
     testing.check_parity(backend.function(case.kernel), case)
 
 
@@ -257,13 +257,14 @@ def test_what_is_not_finite_meets_zeros(backend, changed, bad):
 
 @of_cython
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_empty_windows_give_the_bias(backend, layout):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_empty_windows_give_the_bias(backend, layout, stride):
     """Exactly, beside pixels that are not empty, and once through the activation."""
-    case = changed_case("conv2d", layout, IMAGES.index(patches))
+    case = changed_case("conv2d", layout, IMAGES.index(patches), stride)
     bias = np.linspace(-1, 1, PIXELS["k"], dtype=np.float32)
     x, weight = case.arguments["x"], case.arguments["weight"]
-    y = backend.conv2d(x, weight, bias, padding=1, layout=layout, activation="tanh")
-    empty = backend.conv2d(np.abs(x), np.ones_like(weight), padding=1, layout=layout) == 0
+    y = backend.conv2d(x, weight, bias, **case.options, activation="tanh")
+    empty = backend.conv2d(np.abs(x), np.ones_like(weight), **case.options) == 0
     of_kernel = backend.tanh(bias)
     expected = np.broadcast_to(of_kernel if layout == "NHWC" else of_kernel[:, None, None], y.shape)
     np.testing.assert_array_equal(y[empty], expected[empty])
@@ -273,8 +274,8 @@ def test_empty_windows_give_the_bias(backend, layout):
 @of_cython
 def test_the_same_bits_with_any_number_of_threads(backend):
     for number in (IMAGES.index(patches), IMAGES.index(pixels), len(IMAGES) + 2):
-        for name in ("conv2d", "conv2d_backward"):
-            case = changed_case(name, "NCHW", number)
+        for name, stride in (("conv2d", 1), ("conv2d", 2), ("conv2d_backward", 1)):
+            case = changed_case(name, "NCHW", number, stride)
             results = []
             for count in (1, 2, 4):
                 with fastnn.num_threads(count):

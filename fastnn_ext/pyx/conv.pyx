@@ -2,7 +2,7 @@
 
 Where many pixels share what they read, no matrix of patches ("im2col") is made: the register tiles of engine/conv.h look
 up where each term lies. What is copied is the image itself, block by block, where it needs a frame of zeros or its pixels
-sorted by phase. Kernels of 3 x 3 over many channels take Winograd's form instead, kernels of one pixel are matrix
+sorted by phase. Kernels of 3 x 3 over many channels take Winograd's form instead, also with a stride of 2, kernels of one pixel are matrix
 products, and so are the patches of images with few pixels, of deep convolutions with a stride, and of many gradients.
 Channels with a kernel each are put side by side, some at a time, where their planes are narrow or have a stride. The
 arguments and the jobs that they make are here; conv_planes.pxd, conv_depthwise.pxd, conv_pixels.pxd,
@@ -41,6 +41,7 @@ from fastnn_ext.checks.packed import PackedWeight
 cnp.import_array()
 join_pool()
 cdef str NAME = __name__
+cdef str NAME_STRIDED = __name__ + ", stride 2"
 
 cdef extern from "engine/simd.h" nogil:
     bint FREE_MASKS "FNN_FREE_MASKS"
@@ -1360,7 +1361,7 @@ cdef int sums_of_part(void *context, Py_ssize_t part) noexcept nogil:
         failed = run(transform_part, &w, w.blocks, w.threads)
         if failed == 0:
             count_blocks(&w)
-            failed = run(sums_part, &w, POINTS, w.threads)
+            failed = run(sums_part, &w, kernel_planes(w.form), w.threads)
         if failed:
             return failed
         w.block += w.blocks
@@ -1397,7 +1398,7 @@ cdef int run_winograd_weight(Winograd *w, int threads) noexcept nogil:
 cdef Winograd winograd_of(const Call *call, const Job *job) noexcept nogil:
     cdef Winograd w
     memset(&w, 0, sizeof(Winograd))
-    w.job, w.activation, w.channels_last = job, call.activation, call.conv.channels_last
+    w.job, w.form, w.activation, w.channels_last = job, form_of(job), call.activation, call.conv.channels_last
     w.itemsize, w.lanes = size_of_number(call), lanes_of_number(call)
     w.weight = call.weight
     return w
@@ -1585,11 +1586,12 @@ cdef int run_backward(Call *call) noexcept nogil:
     return failed
 
 
-# Packed weights: a shape of weights has but one form in which they are used.
+# Packed weights: a shape of weights has but one form in which they are used, for each stride.
 
 cdef const void *transformed_of(object packed, const Call *call, const Job *job) except NULL:
     """All kernels for Winograd's form, transformed on first use."""
-    cdef const void *kept = kept_with(packed, NAME)
+    cdef str name = NAME if job.rows.step == 1 else NAME_STRIDED
+    cdef const void *kept = kept_with(packed, name)
     cdef Winograd w
     cdef Py_ssize_t first = 0, bytes_at_once
     cdef cnp.ndarray room
@@ -1606,7 +1608,7 @@ cdef const void *transformed_of(object packed, const Call *call, const Job *job)
         raise_if(set_transformed(&w), "conv2d")
         first += w.count
         w.kernels = <char *> w.kernels + bytes_at_once
-    return keep_with(packed, NAME, room)
+    return keep_with(packed, name, room)
 
 
 cdef const void *panels_of(object packed, const Job *job, const real *weight) except? NULL:

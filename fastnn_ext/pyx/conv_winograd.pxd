@@ -1,4 +1,5 @@
-"""Convolution with kernels of 3 x 3, a stride of 1 and many channels, in tiles of 4 x 4 pixels: see engine/winograd.h.
+"""Convolution with kernels of 3 x 3 and many channels in Winograd's form: see engine/winograd.h. The result is in tiles of
+4 x 4 pixels, or of 2 x 2 with a stride of 2, for which the gradients have no such form.
 
 The kernels are transformed once, as many at a time as the workspace holds. Then each block of tiles goes through all
 three steps: source to planes, products, planes to result. Channels are side by side for that, so the pixels of images
@@ -24,24 +25,27 @@ from libc.math cimport INFINITY, fmax, fmin
 from libc.string cimport memcpy, memset
 
 cdef extern from "engine/winograd.h" nogil:
-    enum:
-        OUT "FNN_WINOGRAD_OUT"
-        IN "FNN_WINOGRAD_IN"
-        POINTS "FNN_WINOGRAD_POINTS"
-    const double EVEN "FNN_WINOGRAD_EVEN"
+    ctypedef struct Form "fnn_winograd_form":
+        int stride
+        int out, width "in"         # pixels of a tile of the result and of the source, in each direction
+        int source, kernels, sums   # transformed numbers, in each direction
+        int tile_cost, kernel_cost  # of their transforms, a vector at one point, in products of vectors
+        double even
+
+    const Form FORMS "fnn_winograd_forms"[2]
     const double EVEN_KERNEL "FNN_WINOGRAD_EVEN_KERNEL"
     const double EVEN_SUMS "FNN_WINOGRAD_EVEN_SUMS"
     const double LEAST_COUNT "FNN_WINOGRAD_LEAST_COUNT"
     const double LIMIT_STEP "FNN_WINOGRAD_LIMIT_STEP"
     void fnn_winograd_source_f32(
-        float *v, Py_ssize_t plane, const float *d, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t count
+        int stride, float *v, Py_ssize_t plane, const float *d, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t count
     )
     void fnn_winograd_source_f64(
-        double *v, Py_ssize_t plane, const double *d, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t count
+        int stride, double *v, Py_ssize_t plane, const double *d, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t count
     )
     void fnn_winograd_kernels_f32(
-        float *u, Py_ssize_t plane, Py_ssize_t u_channel, const float *g, Py_ssize_t g_channel, Py_ssize_t g_kernel,
-        const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count, float *sizes
+        int stride, float *u, Py_ssize_t plane, Py_ssize_t u_channel, const float *g, Py_ssize_t g_channel,
+        Py_ssize_t g_kernel, const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count, float *sizes
     )
     double fnn_winograd_spread_f32(const float *sizes, Py_ssize_t channels, Py_ssize_t kernels)
     void fnn_winograd_sizes_f32(
@@ -51,11 +55,12 @@ cdef extern from "engine/winograd.h" nogil:
         float *sums, float *most, const float *x, Py_ssize_t step, Py_ssize_t pixels, Py_ssize_t channels
     )
     bint fnn_winograd_is_even_f32(
-        const float *sums, const float *squares, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t columns, double spread
+        int stride, const float *sums, const float *squares, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t columns,
+        double spread
     )
     void fnn_winograd_kernels_f64(
-        double *u, Py_ssize_t plane, Py_ssize_t u_channel, const double *g, Py_ssize_t g_channel, Py_ssize_t g_kernel,
-        const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count, double *sizes
+        int stride, double *u, Py_ssize_t plane, Py_ssize_t u_channel, const double *g, Py_ssize_t g_channel,
+        Py_ssize_t g_kernel, const Py_ssize_t *at, Py_ssize_t channels, Py_ssize_t count, double *sizes
     )
     double fnn_winograd_spread_f64(const double *sizes, Py_ssize_t channels, Py_ssize_t kernels)
     void fnn_winograd_sizes_f64(
@@ -65,23 +70,24 @@ cdef extern from "engine/winograd.h" nogil:
         double *sums, double *most, const double *x, Py_ssize_t step, Py_ssize_t pixels, Py_ssize_t channels
     )
     bint fnn_winograd_is_even_f64(
-        const double *sums, const double *squares, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t columns, double spread
+        int stride, const double *sums, const double *squares, Py_ssize_t line, Py_ssize_t lines, Py_ssize_t columns,
+        double spread
     )
     bint fnn_winograd_result_f32(
-        float *y, Py_ssize_t line, Py_ssize_t pixel, const float *m, Py_ssize_t plane, const float *bias,
+        int stride, float *y, Py_ssize_t line, Py_ssize_t pixel, const float *m, Py_ssize_t plane, const float *bias,
         Py_ssize_t lines, Py_ssize_t columns, Py_ssize_t count
     )
     bint fnn_winograd_result_f64(
-        double *y, Py_ssize_t line, Py_ssize_t pixel, const double *m, Py_ssize_t plane, const double *bias,
+        int stride, double *y, Py_ssize_t line, Py_ssize_t pixel, const double *m, Py_ssize_t plane, const double *bias,
         Py_ssize_t lines, Py_ssize_t columns, Py_ssize_t count
     )
     void fnn_winograd_multiply_f32(
-        const float *v, Py_ssize_t v_plane, Py_ssize_t v_tile, const float *u, Py_ssize_t u_plane, float *m,
-        Py_ssize_t m_plane, Py_ssize_t tiles, Py_ssize_t channels, Py_ssize_t vectors, Py_ssize_t vecs
+        int stride, const float *v, Py_ssize_t v_plane, Py_ssize_t v_tile, const float *u, Py_ssize_t u_plane,
+        float *m, Py_ssize_t m_plane, Py_ssize_t tiles, Py_ssize_t channels, Py_ssize_t vectors, Py_ssize_t vecs
     )
     void fnn_winograd_multiply_f64(
-        const double *v, Py_ssize_t v_plane, Py_ssize_t v_tile, const double *u, Py_ssize_t u_plane, double *m,
-        Py_ssize_t m_plane, Py_ssize_t tiles, Py_ssize_t channels, Py_ssize_t vectors, Py_ssize_t vecs
+        int stride, const double *v, Py_ssize_t v_plane, Py_ssize_t v_tile, const double *u, Py_ssize_t u_plane,
+        double *m, Py_ssize_t m_plane, Py_ssize_t tiles, Py_ssize_t channels, Py_ssize_t vectors, Py_ssize_t vecs
     )
     void fnn_winograd_gradient_f32(
         float *v, Py_ssize_t plane, const float *y, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t lines,
@@ -113,6 +119,8 @@ cdef enum:
     PLANES = TRANSFORMED + 1  # of a block of tiles, and what else it needs
     PIXELS = SOURCE           # of a block of tiles that are summed
 
+    STEP = 4  # pixels of the source from one tile to the next, with either stride
+
     KERNEL_BYTES = 9 << 19  # of transformed kernels, which with the planes stay below 8 MiB
     LEAST_KERNELS = 32      # at once
     # of which the rounding errors, which are larger than those of the direct form, average out:
@@ -129,14 +137,13 @@ cdef enum:
     PART_TILES = 96         # of a part of the tiles whose sums are added to those of the others, at least
     LEAST_BLOCKS = 4        # of tiles, or parts, for as many threads, if that leaves
     FEW_TILES = 8           # tiles in a block
-    TILE_COST = 430         # of the transforms of a vector of channels and one of kernels, for a tile,
-    KERNEL_COST = 220       # and of a vector of kernels for a channel, in multiplications of vectors by the direct form
     LINE = 16               # numbers between planes, so that they do not begin at the same place of a cache
     LINE_BYTES = 64         # of a cache
 
 cdef struct Winograd:
     # a job in this form, of arrays of one dtype
     const Job *job
+    const Form *form
     int threads
     const Activation *activation
     bint channels_last
@@ -189,25 +196,41 @@ cdef inline bint is_dense(const Taps *taps) noexcept nogil:
     A result that is a sum of few terms is small beside those of its tile, and their rounding errors are mixed.
     """
     return (
-        taps.count == 3 and taps.step == 1 and taps.high - taps.low == 2
-        and taps.low >= -1 and taps.outputs + taps.high <= taps.length + 1
+        taps.count == 3 and taps.step <= 2 and taps.high - taps.low == 2
+        and taps.low >= -1 and (taps.outputs - 1) * taps.step + taps.high <= taps.length
     )
+
+
+cdef inline const Form *form_of(const Job *job) noexcept nogil:
+    return &FORMS[job.rows.step - 1]
+
+
+cdef inline Py_ssize_t source_planes(const Form *form) noexcept nogil:
+    return form.source * form.source
+
+
+cdef inline Py_ssize_t kernel_planes(const Form *form) noexcept nogil:
+    return form.kernels * form.kernels
+
+
+cdef inline Py_ssize_t product_planes(const Form *form) noexcept nogil:
+    return form.sums * form.sums
 
 
 cdef inline Py_ssize_t kernels_at_once(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
     """How many kernels are transformed at once, at most: as many as there is room for."""
-    cdef Py_ssize_t most = KERNEL_BYTES // (POINTS * fnn_max(job.channels, 1) * itemsize)
+    cdef Py_ssize_t most = KERNEL_BYTES // (kernel_planes(form_of(job)) * fnn_max(job.channels, 1) * itemsize)
     return most - most % lanes
 
 
 cdef inline double tiles_of_job(const Job *job) noexcept nogil:
-    return <double> job.images * fnn_parts(job.rows.outputs, OUT) * fnn_parts(job.columns.outputs, OUT)
+    cdef Py_ssize_t out = form_of(job).out
+    return <double> job.images * fnn_parts(job.rows.outputs, out) * fnn_parts(job.columns.outputs, out)
 
 
-cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes, bint summed) noexcept nogil:
-    """Whether a job without groups is one for this form, and faster in it: in multiplications of whole vectors.
-
-    With `summed` the gradient of its kernels."""
+cdef inline bint saves_time(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes, bint summed) noexcept nogil:
+    """Whether this form is faster than the direct one: in multiplications of whole vectors."""
+    cdef const Form *form = form_of(job)
     cdef double pixels = <double> job.images * job.rows.outputs * job.columns.outputs
     cdef double tiles = tiles_of_job(job)
     cdef double channels = <double> fnn_parts(job.channels, lanes)
@@ -215,15 +238,22 @@ cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize
     # whose lanes are pixels where channels are first, so that kernels need not fill vectors
     cdef bint fill = summed or job.result_i == 1
     cdef double direct = 9 * pixels * job.channels * (kernels if fill else <double> job.m / lanes)
-    cdef double products = POINTS * tiles * job.channels * kernels
-    cdef Py_ssize_t at_once = kernels_at_once(job, itemsize, lanes)
-    cdef double transforms
-    if not (is_dense(&job.rows) and is_dense(&job.columns)) or job.channels < LEAST_CHANNELS or at_once < LEAST_KERNELS:
-        return False
-    transforms = (
-        TILE_COST * tiles * (fnn_parts(job.m, at_once) * channels + kernels) + KERNEL_COST * job.channels * kernels
+    cdef double products = source_planes(form) * tiles * job.channels * kernels
+    cdef Py_ssize_t passes = fnn_parts(job.m, kernels_at_once(job, itemsize, lanes))
+    cdef double transforms = (
+        form.tile_cost * tiles * (passes * source_planes(form) * channels + product_planes(form) * kernels)
+        + form.kernel_cost * kernel_planes(form) * job.channels * kernels
     )
     return products + transforms < direct
+
+
+cdef inline bint is_worth_winograd(const Job *job, Py_ssize_t itemsize, Py_ssize_t lanes, bint summed) noexcept nogil:
+    """Whether a job without groups is one for this form, and faster in it. With `summed` the gradient of its kernels."""
+    return (
+        is_dense(&job.rows) and is_dense(&job.columns) and job.rows.step == job.columns.step
+        and (job.rows.step == 1 or not summed) and job.channels >= LEAST_CHANNELS
+        and kernels_at_once(job, itemsize, lanes) >= LEAST_KERNELS and saves_time(job, itemsize, lanes, summed)
+    )
 
 
 cdef inline void plan_tiles(Winograd *w, Py_ssize_t tiles) noexcept nogil:
@@ -241,8 +271,10 @@ cdef inline void plan_winograd(Winograd *w) noexcept nogil:
     cdef const Job *job = w.job
     cdef Py_ssize_t tiles, bytes_of_tile, bytes_of_pixels = 0
     w.count = fnn_even_part(job.m, kernels_at_once(job, w.itemsize, w.lanes), w.lanes)
-    w.lines, w.columns = fnn_parts(job.rows.outputs, OUT), fnn_parts(job.columns.outputs, OUT)
-    bytes_of_tile = POINTS * (padded(job.channels, w.lanes) + w.count) * w.itemsize
+    w.lines, w.columns = fnn_parts(job.rows.outputs, w.form.out), fnn_parts(job.columns.outputs, w.form.out)
+    bytes_of_tile = (
+        source_planes(w.form) * padded(job.channels, w.lanes) + product_planes(w.form) * w.count
+    ) * w.itemsize
     if not w.channels_last:  # which are copied, side by side
         bytes_of_pixels = TILE_PIXELS * job.channels * w.itemsize
     tiles = fnn_max(
@@ -258,14 +290,16 @@ cdef inline void set_kernels(Winograd *w, Py_ssize_t first) noexcept nogil:
     w.vecs = 3 if w.vectors % 2 and w.vectors % 3 == 0 else 2
     w.kernel_plane = w.job.channels * w.vectors * w.lanes + LINE
     w.channels_at_once = padded((1 << 13) // w.count, w.lanes)
-    w.spreads = <double *> (<char *> w.kernels + POINTS * w.kernel_plane * w.itemsize)
+    w.spreads = <double *> (<char *> w.kernels + kernel_planes(w.form) * w.kernel_plane * w.itemsize)
     w.sizes = w.spreads + w.vectors
 
 
 cdef inline Py_ssize_t bytes_of_kernels(const Winograd *w) noexcept nogil:
     """Of all that `set_kernels` places, for as many kernels as are worked on at once; whole cache lines."""
     cdef Py_ssize_t vectors = fnn_parts(w.count, w.lanes), parts = fnn_parts(w.job.channels, w.lanes)
-    cdef Py_ssize_t numbers = POINTS * (w.job.channels * vectors * w.lanes + LINE) + parts * vectors * SIZES * w.lanes
+    cdef Py_ssize_t numbers = (
+        kernel_planes(w.form) * (w.job.channels * vectors * w.lanes + LINE) + parts * vectors * SIZES * w.lanes
+    )
     return padded(numbers * w.itemsize + vectors * <Py_ssize_t> sizeof(double), LINE_BYTES)
 
 
@@ -311,13 +345,15 @@ cdef inline void transform_kernels(const Winograd *w, const real *weight, Py_ssi
                 target = <real *> w.kernels + (panel * job.channels + c * width + v - panel) * w.lanes
                 if real is float:
                     fnn_winograd_kernels_f32(
-                        target, w.kernel_plane, width * w.lanes, source, job.weight_channel, job.weight_i, at,
-                        fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes), sizes + v * SIZES * w.lanes
+                        w.form.stride, target, w.kernel_plane, width * w.lanes, source, job.weight_channel,
+                        job.weight_i, at, fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes),
+                        sizes + v * SIZES * w.lanes
                     )
                 else:
                     fnn_winograd_kernels_f64(
-                        target, w.kernel_plane, width * w.lanes, source, job.weight_channel, job.weight_i, at,
-                        fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes), sizes + v * SIZES * w.lanes
+                        w.form.stride, target, w.kernel_plane, width * w.lanes, source, job.weight_channel,
+                        job.weight_i, at, fnn_min(w.lanes, end - c), fnn_min(w.lanes, w.count - v * w.lanes),
+                        sizes + v * SIZES * w.lanes
                     )
 
 
@@ -355,7 +391,12 @@ cdef inline void judge_kernels(Winograd *w) noexcept nogil:
             w.uneven += 1
         else:
             w.spread = fmax(w.spread, w.spreads[v])
-    w.spread /= EVEN * EVEN
+    w.spread /= w.form.even * w.form.even
+
+
+cdef inline Py_ssize_t source_length(const Winograd *w, Py_ssize_t tiles) noexcept nogil:
+    """How many pixels in a line are read by tiles beside each other."""
+    return tiles * STEP + w.form.width - STEP
 
 
 cdef inline Pixels window_of(
@@ -365,10 +406,10 @@ cdef inline Pixels window_of(
     cdef const Taps *rows = &w.job.rows
     cdef const Taps *columns = &w.job.columns
     cdef Pixels pixels
-    cdef Py_ssize_t top = block.line * OUT + rows.low, left = block.column * OUT + columns.low
+    cdef Py_ssize_t top = block.line * STEP + rows.low, left = block.column * STEP + columns.low
     pixels.top, pixels.left = fnn_max(top, 0), fnn_max(left, 0)
-    height[0] = fnn_max(fnn_min(top + block.lines * OUT + 2, rows.length) - pixels.top, 0)
-    width[0] = fnn_max(fnn_min(left + block.columns * OUT + 2, columns.length) - pixels.left, 0)
+    height[0] = fnn_max(fnn_min(top + source_length(w, block.lines), rows.length) - pixels.top, 0)
+    width[0] = fnn_max(fnn_min(left + source_length(w, block.columns), columns.length) - pixels.left, 0)
     pixels.pixel = padded(w.job.channels, w.lanes)
     pixels.line = width[0] * pixels.pixel
     pixels.image = height[0] * pixels.line
@@ -414,26 +455,26 @@ cdef inline void transform_tile(
 ) noexcept nogil:
     """The planes of one tile, whose place is that of its first pixel; what is outside of the image counts as zero."""
     cdef Py_ssize_t channels = w.job.channels, height = w.job.rows.length, width = w.job.columns.length
-    cdef Py_ssize_t y, x, of_line = pixels.line, of_pixel = pixels.pixel
+    cdef Py_ssize_t size = w.form.width, y, x, of_line = pixels.line, of_pixel = pixels.pixel
     cdef const real *first = <const real *> pixels.first + image * pixels.image
     cdef const real *tile = patch
     cdef const real *from_line
-    if line >= 0 and column >= 0 and line + IN <= height and column + IN <= width:
+    if line >= 0 and column >= 0 and line + size <= height and column + size <= width:
         tile = first + (line - pixels.top) * of_line + (column - pixels.left) * of_pixel
     else:
-        for y in range(line, line + IN):
+        for y in range(line, line + size):
             from_line = first + (y - pixels.top) * of_line - pixels.left * of_pixel
-            for x in range(column, column + IN):
+            for x in range(column, column + size):
                 if 0 <= y < height and 0 <= x < width:
                     memcpy(patch, from_line + x * of_pixel, channels * sizeof(real))
                 else:
                     memset(patch, 0, channels * sizeof(real))
                 patch += channels
-        of_line, of_pixel = IN * channels, channels
+        of_line, of_pixel = size * channels, channels
     if real is float:
-        fnn_winograd_source_f32(v, plane, tile, of_line, of_pixel, channels)
+        fnn_winograd_source_f32(w.form.stride, v, plane, tile, of_line, of_pixel, channels)
     else:
-        fnn_winograd_source_f64(v, plane, tile, of_line, of_pixel, channels)
+        fnn_winograd_source_f64(w.form.stride, v, plane, tile, of_line, of_pixel, channels)
 
 
 cdef inline void transform_source(
@@ -446,7 +487,7 @@ cdef inline void transform_source(
         for line in range(block.line, block.line + block.lines):
             for column in range(block.column, block.column + block.columns):
                 transform_tile(
-                    w, pixels, image, line * OUT + w.job.rows.low, column * OUT + w.job.columns.low, patch, v, plane
+                    w, pixels, image, line * STEP + w.job.rows.low, column * STEP + w.job.columns.low, patch, v, plane
                 )
                 v += of_tile
 
@@ -458,14 +499,16 @@ cdef inline bint transform_line(
     """A line of tiles of the result: `lines` lines of `columns` pixels. Whether all of it is finite."""
     cdef bint finite = True
     cdef Py_ssize_t column
-    for column from 0 <= column < columns by OUT:
+    for column from 0 <= column < columns by w.form.out:
         if real is float:
             finite &= fnn_winograd_result_f32(
-                y + column * of_pixel, of_line, of_pixel, m, plane, bias, lines, fnn_min(OUT, columns - column), w.count
+                w.form.stride, y + column * of_pixel, of_line, of_pixel, m, plane, bias, lines,
+                fnn_min(w.form.out, columns - column), w.count
             )
         else:
             finite &= fnn_winograd_result_f64(
-                y + column * of_pixel, of_line, of_pixel, m, plane, bias, lines, fnn_min(OUT, columns - column), w.count
+                w.form.stride, y + column * of_pixel, of_line, of_pixel, m, plane, bias, lines,
+                fnn_min(w.form.out, columns - column), w.count
             )
         m += w.vectors * w.lanes
     return finite
@@ -477,16 +520,16 @@ cdef inline bint transform_result(
     """The block of the result, line by line of tiles; whether all of it is finite. `pixels` holds such a line."""
     cdef const Job *job = w.job
     cdef Py_ssize_t image, tile, line, lines, i
-    cdef Py_ssize_t columns = fnn_min(block.columns * OUT, job.columns.outputs - block.column * OUT)
+    cdef Py_ssize_t columns = fnn_min(block.columns * w.form.out, job.columns.outputs - block.column * w.form.out)
     cdef Py_ssize_t width = w.vectors * w.lanes
     cdef bint whole = columns == job.columns.outputs
     cdef real *y
     for image in range(block.images):
         for tile in range(block.line, block.line + block.lines):
-            lines = fnn_min(OUT, job.rows.outputs - tile * OUT)
+            lines = fnn_min(w.form.out, job.rows.outputs - tile * w.form.out)
             y = (
                 <real *> w.result + (block.image + image) * job.result_image + w.first * job.result_i
-                + tile * OUT * job.result_line + block.column * OUT * job.result_column
+                + tile * w.form.out * job.result_line + block.column * w.form.out * job.result_column
             )
             if w.channels_last:
                 if not transform_line(w, y, job.result_line, job.result_column, lines, columns, m, plane, bias):
@@ -514,13 +557,9 @@ cdef inline bint transform_result(
     return True
 
 
-cdef inline Py_ssize_t frame_width(const Block *block) noexcept nogil:
-    """Of the block's source: the pixels that its tiles read in a line, with those outside of the image."""
-    return block.columns * OUT + 2
-
-
-cdef inline Py_ssize_t frame_size(const Block *block) noexcept nogil:
-    return (block.lines * OUT + 2) * frame_width(block)
+cdef inline Py_ssize_t frame_size(const Winograd *w, const Block *block) noexcept nogil:
+    """Of the block's source, with the pixels outside of the image."""
+    return source_length(w, block.lines) * source_length(w, block.columns)
 
 
 cdef inline const real *pixel_of_window(
@@ -539,14 +578,14 @@ cdef inline Py_ssize_t mark_tiles(
 ) noexcept nogil:
     """Set a mark for each tile that is uneven; how many are. `sums` has room for two frames."""
     cdef const Job *job = w.job
-    cdef Py_ssize_t line_of_frame = frame_width(block), image, line, column, at, count = 0
-    cdef Py_ssize_t top = window.top - block.line * OUT - job.rows.low
-    cdef Py_ssize_t left = window.left - block.column * OUT - job.columns.low
+    cdef Py_ssize_t line_of_frame = source_length(w, block.columns), image, line, column, at, count = 0
+    cdef Py_ssize_t top = window.top - block.line * STEP - job.rows.low
+    cdef Py_ssize_t left = window.left - block.column * STEP - job.columns.low
     cdef Py_ssize_t lines, columns
-    cdef real *squares = sums + frame_size(block)
+    cdef real *squares = sums + frame_size(w, block)
     cdef const real *source
     cdef bint even
-    memset(sums, 0, 2 * frame_size(block) * sizeof(real))
+    memset(sums, 0, 2 * frame_size(w, block) * sizeof(real))
     for image in range(block.images):
         source = pixel_of_window(<const real *> pixels.first, pixels, window, image)
         for line in range(height):
@@ -560,14 +599,18 @@ cdef inline Py_ssize_t mark_tiles(
                     sums + at, squares + at, source + line * pixels.line, pixels.pixel, width, job.channels
                 )
         for line in range(block.lines):
-            lines = fnn_min(OUT, job.rows.outputs - (block.line + line) * OUT)
+            lines = fnn_min(w.form.out, job.rows.outputs - (block.line + line) * w.form.out)
             for column in range(block.columns):
-                columns = fnn_min(OUT, job.columns.outputs - (block.column + column) * OUT)
-                at = (line * line_of_frame + column) * OUT
+                columns = fnn_min(w.form.out, job.columns.outputs - (block.column + column) * w.form.out)
+                at = (line * line_of_frame + column) * STEP
                 if real is float:
-                    even = fnn_winograd_is_even_f32(sums + at, squares + at, line_of_frame, lines, columns, w.spread)
+                    even = fnn_winograd_is_even_f32(
+                        w.form.stride, sums + at, squares + at, line_of_frame, lines, columns, w.spread
+                    )
                 else:
-                    even = fnn_winograd_is_even_f64(sums + at, squares + at, line_of_frame, lines, columns, w.spread)
+                    even = fnn_winograd_is_even_f64(
+                        w.form.stride, sums + at, squares + at, line_of_frame, lines, columns, w.spread
+                    )
                 marks[0] = not even
                 marks += 1
                 count += not even
@@ -580,21 +623,22 @@ cdef inline int run_direct(
     """Some kernels' results for the tiles of the block, by the direct form; -1 where there is no memory."""
     cdef Py_ssize_t rows_at[3]
     cdef Py_ssize_t columns_at[3]
-    cdef Py_ssize_t t, i, line = block.line * OUT, column = block.column * OUT
+    cdef Py_ssize_t t, i, line = block.line * w.form.out, column = block.column * w.form.out
     cdef Job job = w.job[0]
     cdef const real *source = <const real *> w.source
     cdef const real *weight = <const real *> w.weight
     cdef real *result = <real *> w.result
     job.images, job.m = block.images, kernels
     for t in range(3):
-        rows_at[t], columns_at[t] = job.rows.at[t] + line, job.columns.at[t] + column
+        rows_at[t] = job.rows.at[t] + line * job.rows.step
+        columns_at[t] = job.columns.at[t] + column * job.columns.step
     job.rows.at, job.columns.at = rows_at, columns_at
-    job.rows.low += line
-    job.rows.high += line
-    job.columns.low += column
-    job.columns.high += column
-    job.rows.outputs = fnn_min(block.lines * OUT, job.rows.outputs - line)
-    job.columns.outputs = fnn_min(block.columns * OUT, job.columns.outputs - column)
+    job.rows.low += line * job.rows.step
+    job.rows.high += line * job.rows.step
+    job.columns.low += column * job.columns.step
+    job.columns.high += column * job.columns.step
+    job.rows.outputs = fnn_min(block.lines * w.form.out, job.rows.outputs - line)
+    job.columns.outputs = fnn_min(block.columns * w.form.out, job.columns.outputs - column)
     source += block.image * job.channels * job.rows.length * job.columns.length
     weight += first * job.weight_i
     if bias != NULL:
@@ -650,7 +694,7 @@ cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) 
     cdef Py_ssize_t tiles = block.images * block.lines * block.columns, uneven
     cdef Py_ssize_t channels = padded(w.job.channels, w.lanes), kernels = w.vectors * w.lanes
     cdef Py_ssize_t v_plane = tiles * channels + LINE, m_plane = tiles * kernels + LINE
-    cdef Py_ssize_t height, width, size, line = OUT * OUT * block.columns * kernels
+    cdef Py_ssize_t height, width, v_size, m_size, size, line = w.form.out * w.form.out * block.columns * kernels
     cdef Pixels pixels, window
     cdef real *v
     cdef real *m
@@ -663,15 +707,16 @@ cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) 
     window = window_of(w, &block, &height, &width)
     # the line of the result takes the place of the source's pixels
     size = fnn_max(line, 0 if w.channels_last else block.images * window.image) + w.lanes
+    v_size, m_size = source_planes(w.form) * v_plane, product_planes(w.form) * m_plane
     v = <real *> fnn_workspace(
-        PLANES, (POINTS * (v_plane + m_plane + channels) + kernels + size) * sizeof(real) + tiles
+        PLANES, (v_size + m_size + source_planes(w.form) * channels + kernels + size) * sizeof(real) + tiles
     )
     if v == NULL:
         return -1
-    m = v + POINTS * v_plane
-    biases = m + POINTS * m_plane
+    m = v + v_size
+    biases = m + m_size
     patch = biases + kernels
-    copy = patch + POINTS * channels
+    copy = patch + source_planes(w.form) * channels
     marks = <char *> (copy + size)
     if w.channels_last:
         pixels = pixels_in_place(w, &block)
@@ -685,13 +730,13 @@ cdef inline int run_tiles(const Winograd *w, const real *bias, Py_ssize_t part) 
     transform_source(w, &block, &pixels, patch, v, v_plane, channels)
     if real is float:
         fnn_winograd_multiply_f32(
-            v, v_plane, channels, <const real *> w.kernels, w.kernel_plane, m, m_plane, tiles, w.job.channels,
-            w.vectors, w.vecs
+            w.form.stride, v, v_plane, channels, <const real *> w.kernels, w.kernel_plane, m, m_plane, tiles,
+            w.job.channels, w.vectors, w.vecs
         )
     else:
         fnn_winograd_multiply_f64(
-            v, v_plane, channels, <const real *> w.kernels, w.kernel_plane, m, m_plane, tiles, w.job.channels,
-            w.vectors, w.vecs
+            w.form.stride, v, v_plane, channels, <const real *> w.kernels, w.kernel_plane, m, m_plane, tiles,
+            w.job.channels, w.vectors, w.vecs
         )
     memset(biases, 0, kernels * sizeof(real))
     if bias != NULL:
@@ -723,7 +768,7 @@ cdef inline Py_ssize_t channels_of_sums(const Winograd *w) noexcept nogil:
 
 cdef inline Py_ssize_t bytes_of_sums(const Winograd *w) noexcept nogil:
     """Of a part, whole cache lines."""
-    return padded(POINTS * plane_of_sums(w) * w.itemsize, LINE_BYTES)
+    return padded(kernel_planes(w.form) * plane_of_sums(w) * w.itemsize, LINE_BYTES)
 
 
 cdef inline void plan_sums(Winograd *w) noexcept nogil:
@@ -733,7 +778,9 @@ cdef inline void plan_sums(Winograd *w) noexcept nogil:
     # with a distance that is no power of two, since products go through the tiles of a few numbers
     w.source_tile = padded(w.job.channels, w.lanes) + LINE
     w.gradient_tile = padded(w.count, w.lanes) + LINE
-    most = MOST_PLANE_BYTES // (POINTS * (w.source_tile + w.gradient_tile) * w.itemsize)
+    most = MOST_PLANE_BYTES // (
+        (source_planes(w.form) * w.source_tile + product_planes(w.form) * w.gradient_tile) * w.itemsize
+    )
     w.blocks = fnn_max(fnn_min(SUMMED_TILES, most) // tiles_of_block(w), 1)
     w.tiles_at_once = w.blocks * tiles_of_block(w)
     most = fnn_min(KERNEL_BYTES // bytes_of_sums(w), tiles // PART_TILES)
@@ -749,14 +796,15 @@ cdef inline Py_ssize_t plane_of(const Winograd *w, Py_ssize_t of_tile) noexcept 
 
 cdef inline size_t bytes_of_planes(const Winograd *w) noexcept nogil:
     """Of what the blocks of tiles that are summed at once take."""
-    cdef Py_ssize_t planes = POINTS * (plane_of(w, w.source_tile) + plane_of(w, w.gradient_tile))
+    cdef Py_ssize_t planes = source_planes(w.form) * plane_of(w, w.source_tile)
+    planes += product_planes(w.form) * plane_of(w, w.gradient_tile)
     return (planes + 2 * w.blocks * channels_of_sums(w)) * w.itemsize
 
 
 cdef inline void place_planes(Winograd *w, void *memory) noexcept nogil:
     w.source_planes = memory
-    w.gradient_planes = <char *> w.source_planes + POINTS * plane_of(w, w.source_tile) * w.itemsize
-    w.counted = <char *> w.gradient_planes + POINTS * plane_of(w, w.gradient_tile) * w.itemsize
+    w.gradient_planes = <char *> w.source_planes + source_planes(w.form) * plane_of(w, w.source_tile) * w.itemsize
+    w.counted = <char *> w.gradient_planes + product_planes(w.form) * plane_of(w, w.gradient_tile) * w.itemsize
 
 
 cdef inline size_t bytes_of_parts(const Winograd *w) noexcept nogil:
@@ -892,7 +940,7 @@ cdef inline void sparse_kernels(const Winograd *w, Sparse *sparse) noexcept nogi
     sparse.job, sparse.places = w.job[0], places_of_source(w)
     sparse.dense, sparse.sparse = w.source, <const char *> w.grad_out + w.first * w.job.result_i * w.itemsize
     sparse.chosen, sparse.count = w.uneven_kernels, w.few_kernels
-    sparse.most = tiles_of_job(w.job) * OUT * OUT * w.count / FEW_NUMBERS
+    sparse.most = tiles_of_job(w.job) * w.form.out * w.form.out * w.count / FEW_NUMBERS
 
 
 cdef inline void sparse_channels(const Winograd *w, Sparse *sparse, Py_ssize_t *tables) noexcept nogil:
@@ -909,7 +957,7 @@ cdef inline void sparse_channels(const Winograd *w, Sparse *sparse, Py_ssize_t *
     )
     sparse.dense, sparse.sparse = <const char *> w.grad_out + w.first * w.job.result_i * w.itemsize, w.source
     sparse.chosen, sparse.count = w.uneven_channels, w.few_channels
-    sparse.most = tiles_of_job(w.job) * OUT * OUT * w.job.channels / FEW_NUMBERS
+    sparse.most = tiles_of_job(w.job) * w.form.out * w.form.out * w.job.channels / FEW_NUMBERS
 
 
 cdef inline void place_sparse(const Winograd *w, Sparse *sparse) noexcept nogil:
@@ -943,9 +991,9 @@ cdef inline void transform_gradient(
     for image in range(block.images):
         for line in range(block.lines):
             for column in range(block.columns):
-                y = first + image * of_image + line * OUT * of_line + column * OUT * of_pixel
-                lines = fnn_min(OUT, w.job.rows.outputs - (block.line + line) * OUT)
-                columns = fnn_min(OUT, w.job.columns.outputs - (block.column + column) * OUT)
+                y = first + image * of_image + line * w.form.out * of_line + column * w.form.out * of_pixel
+                lines = fnn_min(w.form.out, w.job.rows.outputs - (block.line + line) * w.form.out)
+                columns = fnn_min(w.form.out, w.job.columns.outputs - (block.column + column) * w.form.out)
                 if real is float:
                     fnn_winograd_gradient_f32(v, plane, y, of_line, of_pixel, lines, columns, w.count)
                 else:
@@ -970,14 +1018,14 @@ cdef inline int transform_tiles(const Winograd *w, const real *grad_out, Py_ssiz
         before += tiles_of(&block)
     block = block_of_tiles(w, w.block + part)
     window = window_of(w, &block, &height, &width)
-    lines = fnn_min(block.lines * OUT, job.rows.outputs - block.line * OUT)
-    columns = fnn_min(block.columns * OUT, job.columns.outputs - block.column * OUT)
+    lines = fnn_min(block.lines * w.form.out, job.rows.outputs - block.line * w.form.out)
+    columns = fnn_min(block.columns * w.form.out, job.columns.outputs - block.column * w.form.out)
     if not w.channels_last:
         size = block.images * fnn_max(window.image, lines * columns * w.count)
-    patch = <real *> fnn_workspace(PIXELS, (POINTS * job.channels + size + w.lanes) * sizeof(real))
+    patch = <real *> fnn_workspace(PIXELS, (source_planes(w.form) * job.channels + size + w.lanes) * sizeof(real))
     if patch == NULL:
         return -1
-    copy = patch + POINTS * job.channels
+    copy = patch + source_planes(w.form) * job.channels
     if w.channels_last:
         pixels = pixels_in_place(w, &block)
     else:
@@ -995,7 +1043,8 @@ cdef inline int transform_tiles(const Winograd *w, const real *grad_out, Py_ssiz
         w.source_tile
     )
     grad_out += (
-        block.image * of_image + w.first * job.result_i + block.line * OUT * of_line + block.column * OUT * of_pixel
+        block.image * of_image + w.first * job.result_i
+        + w.form.out * (block.line * of_line + block.column * of_pixel)
     )
     source = grad_out
     if not w.channels_last:
@@ -1036,7 +1085,7 @@ cdef inline void add_parts(const Winograd *w, const real *sums, real *kernel) no
     """The sums of a kernel over all parts, point after point."""
     cdef Py_ssize_t channels = padded(w.job.channels, w.lanes), point, part, c
     cdef const real *term
-    for point in range(POINTS):
+    for point in range(kernel_planes(w.form)):
         memcpy(kernel, sums + point * plane_of_sums(w), channels * sizeof(real))
         for part in range(1, w.parts):
             term = <const real *> (<const char *> sums + part * bytes_of_sums(w)) + point * plane_of_sums(w)
@@ -1054,7 +1103,7 @@ cdef inline int transform_sums(const Winograd *w, const real *sums, Py_ssize_t k
     cdef bint finite = True
     sums += kernel * channels
     if w.parts > 1:
-        of_parts = <real *> fnn_workspace(PIXELS, POINTS * channels * sizeof(real))
+        of_parts = <real *> fnn_workspace(PIXELS, kernel_planes(w.form) * channels * sizeof(real))
         if of_parts == NULL:
             return -1
         add_parts(w, sums, of_parts)

@@ -1,5 +1,5 @@
-/* Convolution with kernels of 3 x 3, a stride of 1 and many channels as Winograd's F(4x4, 3x3): Lavin and Gray,
- * "Fast algorithms for convolutional neural networks", CVPR 2016.
+/* Convolution with kernels of 3 x 3 and many channels in Winograd's form: Lavin and Gray, "Fast algorithms for
+ * convolutional neural networks", CVPR 2016. With a stride of 1 it is F(4x4, 3x3).
  *
  * The result is cut into tiles of 4 x 4 pixels, each of which comes from 6 x 6 pixels of the source. A tile is
  *
@@ -14,9 +14,19 @@
  * usual ones, 0, +-1, +-2 and infinity, round three times as badly. One of the six numbers of a tile is at each
  * point.
  *
+ * With a stride of 2 a tile of 2 x 2 pixels comes from 5 x 5. Along a line, the first and the last weight of a kernel meet
+ * d0, d2 and d4: that is F(2, 2), three multiplications for four. The one between meets d1 and d3, and what it adds to a
+ * pixel of the result can be added to a product that only this pixel gets:
+ *
+ *     s0 = (d0 - d2) g0 + d1 g1     s1 = d2 (g0 + g2)     s2 = (d4 - d2) g2 + d3 g1
+ *     y0 = s0 + s1                  y1 = s1 + s2
+ *
+ * So 5 numbers of the source and 4 of a kernel make 3 sums, and in both directions 25 and 16 make 9, of one, two or four
+ * products of matrices each: 25 multiplications for 4 pixels instead of 36.
+ *
  *   winograd_source   B^T d B for the channels of one tile, which are side by side
  *   winograd_kernels  G g G^T for as many kernels as there are lanes
- *   winograd_multiply the 36 products
+ *   winograd_multiply the 36 products, or those of a stride of 2
  *   winograd_result   A^T m A for the kernels of one tile
  *
  *   winograd_spread   how unlike the weights of a kernel are,
@@ -24,11 +34,13 @@
  *   winograd_channels and those of a channel
  *   winograd_is_even  whether a tile's pixels are of similar size
  *
+ * and with a stride of 1
+ *
  *   winograd_gradient A y A^T for the kernels of one tile
  *   winograd_sum      one of the 36 products that are summed over tiles
  *   winograd_weight   G^T s G for as many channels of a kernel as there are lanes
  *
- * Transformed numbers are in 36 planes, the numbers of a point in each. An infinity or a NaN on the way to a tile is
+ * Transformed numbers are in planes, the numbers of a point in each. An infinity or a NaN on the way to a tile is
  * in the tile, too: no step makes a finite number of one.
  */
 #ifndef FASTNN_WINOGRAD_H
@@ -38,16 +50,34 @@
 
 #include "conv.h"
 
-enum {
-    FNN_WINOGRAD_OUT = 4,    /* pixels of a tile of the result, in each direction */
-    FNN_WINOGRAD_IN = 6,     /* and of the source */
-    FNN_WINOGRAD_POINTS = 36,
-    FNN_WINOGRAD_SUMMED = 32 /* products that are summed in registers: sums of more of them would round worse */
+/* What is different with a stride of 1 or 2, in each of the two directions. */
+typedef struct {
+    int stride;
+    int out, in;               /* pixels of a tile of the result and of the source */
+    int source, kernels, sums; /* transformed numbers of a tile, of a kernel, and of what they make: sum i is that of */
+    int terms[6];              /* so many products, of */
+    int of_source[6][2];       /* these of the source */
+    int of_kernel[6][2];       /* and these of the kernel */
+    int summed;                /* products that are summed in registers, since sums of more of them would round worse */
+    int tile_cost, kernel_cost; /* of a vector of their transforms at one point, in multiplications of vectors */
+    /* The errors of a sum of products are small enough where the unevenness of a tile times that of the kernel, each the
+     * quotient of the largest of its channels and the mean of a window, is below this: see winograd_is_even. */
+    double even;
+} fnn_winograd_form;
+
+static const fnn_winograd_form fnn_winograd_forms[] = {
+    {
+        .stride = 1, .out = 4, .in = 6, .source = 6, .kernels = 6, .sums = 6, .terms = {1, 1, 1, 1, 1, 1},
+        .of_source = {{0}, {1}, {2}, {3}, {4}, {5}}, .of_kernel = {{0}, {1}, {2}, {3}, {4}, {5}},
+        .summed = 32, .tile_cost = 12, .kernel_cost = 6, .even = 3.2,
+    },
+    {
+        .stride = 2, .out = 2, .in = 5, .source = 5, .kernels = 4, .sums = 3, .terms = {2, 1, 2},
+        .of_source = {{0, 1}, {2}, {3, 4}}, .of_kernel = {{0, 1}, {2}, {3, 1}},
+        .summed = 128, .tile_cost = 6, .kernel_cost = 15, .even = 5,
+    },
 };
 
-/* The errors of a sum of products are small enough where the unevenness of a tile times that of the kernel, each the
- * quotient of the largest of its channels and the mean of a window, is below this: see winograd_is_even. */
-#define FNN_WINOGRAD_EVEN 3.2
 #define FNN_WINOGRAD_EVEN_KERNEL 12. /* and that of a kernel below this: normal weights of 64 channels have 8 */
 /* A channel counts as the sum of its absolute values over the largest. Sums over tiles are exact enough where the
  * product of two such counts is that many times the number of pixels, and neither is so small that the two channels may

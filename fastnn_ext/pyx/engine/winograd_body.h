@@ -2,9 +2,14 @@
 
 #define FNN_VEC FNN_NAME(vec)
 
-/* B^T of six numbers: of their polynomial, what is left after the division by all other points. */
-FNN_INLINE void FNN_NAME(winograd_b)(const FNN_VEC *d, FNN_VEC *t)
+/* B^T of six numbers: of their polynomial, what is left after the division by all other points. Or of five, with a stride
+ * of 2. */
+FNN_INLINE void FNN_NAME(winograd_b)(int stride, const FNN_VEC *d, FNN_VEC *t)
 {
+    if (stride == 2) {
+        t[0] = d[0] - d[2], t[1] = d[1], t[2] = d[2], t[3] = d[4] - d[2], t[4] = d[3];
+        return;
+    }
     const FNN_REAL p = (FNN_REAL)FNN_WINOGRAD_P, q = (FNN_REAL)FNN_WINOGRAD_Q;
     const FNN_REAL half = (FNN_REAL)0.5, both = (FNN_REAL)2.5;
     const FNN_VEC even_p = d[4] - d[2] * 2, odd_p = (d[3] - d[1] * 2) * p;
@@ -18,8 +23,12 @@ FNN_INLINE void FNN_NAME(winograd_b)(const FNN_VEC *d, FNN_VEC *t)
 }
 
 /* G of three numbers: their polynomial at the points. */
-FNN_INLINE void FNN_NAME(winograd_g)(const FNN_VEC *g, FNN_VEC *t)
+FNN_INLINE void FNN_NAME(winograd_g)(int stride, const FNN_VEC *g, FNN_VEC *t)
 {
+    if (stride == 2) {
+        t[0] = g[0], t[1] = g[1], t[2] = g[0] + g[2], t[3] = g[2];
+        return;
+    }
     const FNN_REAL p = (FNN_REAL)FNN_WINOGRAD_P, q = (FNN_REAL)FNN_WINOGRAD_Q, half = (FNN_REAL)0.5;
     const FNN_REAL scale_p = (FNN_REAL)(-2.0 / 3), scale_q = (FNN_REAL)(1.0 / 6);
     const FNN_VEC even_p = (g[0] + g[2] * half) * scale_p, odd_p = g[1] * (p * scale_p);
@@ -32,9 +41,13 @@ FNN_INLINE void FNN_NAME(winograd_g)(const FNN_VEC *g, FNN_VEC *t)
     t[5] = g[2];
 }
 
-/* A^T of six numbers. */
-FNN_INLINE void FNN_NAME(winograd_a)(const FNN_VEC *m, FNN_VEC *y)
+/* A^T of six numbers, or of three. */
+FNN_INLINE void FNN_NAME(winograd_a)(int stride, const FNN_VEC *m, FNN_VEC *y)
 {
+    if (stride == 2) {
+        y[0] = m[0] + m[1], y[1] = m[1] + m[2];
+        return;
+    }
     const FNN_REAL p = (FNN_REAL)FNN_WINOGRAD_P, q = (FNN_REAL)FNN_WINOGRAD_Q, half = (FNN_REAL)0.5;
     const FNN_REAL p3 = (FNN_REAL)FNN_WINOGRAD_P3, q3 = (FNN_REAL)FNN_WINOGRAD_Q3;
     const FNN_VEC even_p = m[1] + m[2], odd_p = m[1] - m[2], even_q = m[3] + m[4], odd_q = m[3] - m[4];
@@ -71,42 +84,52 @@ FNN_INLINE void FNN_NAME(winograd_gt)(const FNN_VEC *t, FNN_VEC *g)
     g[2] = t[5] + even_p * half + even_q * 2;
 }
 
-FNN_INLINE void FNN_NAME(winograd_source_vector)(FNN_REAL *v, ptrdiff_t plane, const FNN_REAL *d, ptrdiff_t line,
-                                                 ptrdiff_t pixel, ptrdiff_t count)
+FNN_INLINE void FNN_NAME(winograd_source_vector)(const fnn_winograd_form *form, FNN_REAL *v, ptrdiff_t plane,
+                                                 const FNN_REAL *d, ptrdiff_t line, ptrdiff_t pixel, ptrdiff_t count)
 {
     FNN_VEC t[6][6], one[6], two[6];
-    FNN_UNROLL for (int j = 0; j < 6; j++) {
-        FNN_UNROLL for (int i = 0; i < 6; i++) {
+    FNN_UNROLL for (int j = 0; j < form->in; j++) {
+        FNN_UNROLL for (int i = 0; i < form->in; i++) {
             const FNN_REAL *from = d + i * line + j * pixel;
             one[i] = count == FNN_LANES ? FNN_NAME(load)(from) : FNN_NAME(load_part)(from, count);
         }
-        FNN_NAME(winograd_b)(one, two);
-        FNN_UNROLL for (int i = 0; i < 6; i++)
+        FNN_NAME(winograd_b)(form->stride, one, two);
+        FNN_UNROLL for (int i = 0; i < form->source; i++)
             t[i][j] = two[i];
     }
-    FNN_UNROLL for (int i = 0; i < 6; i++) {
-        FNN_NAME(winograd_b)(t[i], two);
-        FNN_UNROLL for (int j = 0; j < 6; j++)
-            FNN_NAME(store)(v + (i * 6 + j) * plane, two[j]);
+    FNN_UNROLL for (int i = 0; i < form->source; i++) {
+        FNN_NAME(winograd_b)(form->stride, t[i], two);
+        FNN_UNROLL for (int j = 0; j < form->source; j++)
+            FNN_NAME(store)(v + (i * form->source + j) * plane, two[j]);
     }
 }
 
-/* The planes v, in whole vectors, of the tile at d with `count` channels. */
-FNN_STATIC void FNN_NAME(winograd_source)(FNN_REAL *v, ptrdiff_t plane, const FNN_REAL *d, ptrdiff_t line,
-                                          ptrdiff_t pixel, ptrdiff_t count)
+FNN_INLINE void FNN_NAME(winograd_source_vectors)(const fnn_winograd_form *form, FNN_REAL *v, ptrdiff_t plane,
+                                                  const FNN_REAL *d, ptrdiff_t line, ptrdiff_t pixel, ptrdiff_t count)
 {
     for (; count >= FNN_LANES; count -= FNN_LANES, d += FNN_LANES, v += FNN_LANES)
-        FNN_NAME(winograd_source_vector)(v, plane, d, line, pixel, FNN_LANES);
+        FNN_NAME(winograd_source_vector)(form, v, plane, d, line, pixel, FNN_LANES);
     if (count > 0)
-        FNN_NAME(winograd_source_vector)(v, plane, d, line, pixel, count);
+        FNN_NAME(winograd_source_vector)(form, v, plane, d, line, pixel, count);
+}
+
+/* The planes v, in whole vectors, of the tile at d with `count` channels. */
+FNN_STATIC void FNN_NAME(winograd_source)(int stride, FNN_REAL *v, ptrdiff_t plane, const FNN_REAL *d, ptrdiff_t line,
+                                          ptrdiff_t pixel, ptrdiff_t count)
+{
+    if (stride == 1)
+        FNN_NAME(winograd_source_vectors)(&fnn_winograd_forms[0], v, plane, d, line, pixel, count);
+    else
+        FNN_NAME(winograd_source_vectors)(&fnn_winograd_forms[1], v, plane, d, line, pixel, count);
 }
 
 /* The planes u of some channels and `count` kernels, FNN_LANES each at most: tap t of channel c of kernel i is
  * g[c * g_channel + i * g_kernel + at[t]]; one of these strides is 1, or that between the nine taps. Adds to `sizes`:
  * for each tap the sum of absolute values over channels, and the largest sum of a channel's squares. */
-FNN_STATIC void FNN_NAME(winograd_kernels)(FNN_REAL *u, ptrdiff_t plane, ptrdiff_t u_channel, const FNN_REAL *g,
-                                           ptrdiff_t g_channel, ptrdiff_t g_kernel, const ptrdiff_t *at,
-                                           ptrdiff_t channels, ptrdiff_t count, FNN_REAL *sizes)
+FNN_INLINE void FNN_NAME(winograd_kernels_of)(const fnn_winograd_form *form, FNN_REAL *u, ptrdiff_t plane,
+                                              ptrdiff_t u_channel, const FNN_REAL *g, ptrdiff_t g_channel,
+                                              ptrdiff_t g_kernel, const ptrdiff_t *at, ptrdiff_t channels,
+                                              ptrdiff_t count, FNN_REAL *sizes)
 {
     const ptrdiff_t run = g_channel == 9 ? 9 * channels : 9; /* taps that follow each other */
     FNN_VEC t[6][3], one[3], two[6], sums[9], squares, most = FNN_NAME(load)(sizes + 9 * FNN_LANES);
@@ -127,20 +150,32 @@ FNN_STATIC void FNN_NAME(winograd_kernels)(FNN_REAL *u, ptrdiff_t plane, ptrdiff
                 sums[tap] += FNN_NAME(magnitude)(one[i]);
                 squares += one[i] * one[i];
             }
-            FNN_NAME(winograd_g)(one, two);
-            FNN_UNROLL for (int i = 0; i < 6; i++)
+            FNN_NAME(winograd_g)(form->stride, one, two);
+            FNN_UNROLL for (int i = 0; i < form->kernels; i++)
                 t[i][j] = two[i];
         }
-        FNN_UNROLL for (int i = 0; i < 6; i++) {
-            FNN_NAME(winograd_g)(t[i], two);
-            FNN_UNROLL for (int j = 0; j < 6; j++)
-                FNN_NAME(store)(u + (i * 6 + j) * plane + c * u_channel, two[j]);
+        FNN_UNROLL for (int i = 0; i < form->kernels; i++) {
+            FNN_NAME(winograd_g)(form->stride, t[i], two);
+            FNN_UNROLL for (int j = 0; j < form->kernels; j++)
+                FNN_NAME(store)(u + (i * form->kernels + j) * plane + c * u_channel, two[j]);
         }
         most = FNN_NAME(larger)(squares, most);
     }
     FNN_UNROLL for (int tap = 0; tap < 9; tap++)
         FNN_NAME(store)(sizes + tap * FNN_LANES, sums[tap]);
     FNN_NAME(store)(sizes + 9 * FNN_LANES, most);
+}
+
+FNN_STATIC void FNN_NAME(winograd_kernels)(int stride, FNN_REAL *u, ptrdiff_t plane, ptrdiff_t u_channel,
+                                           const FNN_REAL *g, ptrdiff_t g_channel, ptrdiff_t g_kernel,
+                                           const ptrdiff_t *at, ptrdiff_t channels, ptrdiff_t count, FNN_REAL *sizes)
+{
+    if (stride == 1)
+        FNN_NAME(winograd_kernels_of)(&fnn_winograd_forms[0], u, plane, u_channel, g, g_channel, g_kernel, at, channels,
+                                      count, sizes);
+    else
+        FNN_NAME(winograd_kernels_of)(&fnn_winograd_forms[1], u, plane, u_channel, g, g_channel, g_kernel, at, channels,
+                                      count, sizes);
 }
 
 /* How much the `sizes` of some kernels of so many channels add to rounding errors: the largest quotient, squared, of a
@@ -251,31 +286,32 @@ FNN_STATIC void FNN_NAME(winograd_channels)(FNN_REAL *sums, FNN_REAL *most, cons
         FNN_NAME(winograd_count)(sums + c, most + c, x + c, step, pixels, 1, channels - c);
 }
 
-/* Whether the rounding errors of a tile, of 6 lines `line` apart, are small beside each of its sums: the first `lines`
- * by `columns` pixels of the result. `spread` is that of the kernels. */
-FNN_STATIC int FNN_NAME(winograd_is_even)(const FNN_REAL *sums, const FNN_REAL *squares, ptrdiff_t line,
+/* Whether the rounding errors of a tile, whose lines are `line` apart, are small beside each of its sums: the first
+ * `lines` by `columns` pixels of the result. `spread` is that of the kernels. */
+FNN_STATIC int FNN_NAME(winograd_is_even)(int stride, const FNN_REAL *sums, const FNN_REAL *squares, ptrdiff_t line,
                                           ptrdiff_t lines, ptrdiff_t columns, double spread)
 {
-    FNN_REAL rows[6][4], windows[4], low[4], square[6] = {0}, peak[6] = {0}, least, all = 0, most = 0, total = 0;
-    for (int i = 0; i < 6; i++, sums += line, squares += line) {
-        for (int j = 0; j < 6; j++)
+    const fnn_winograd_form *form = &fnn_winograd_forms[stride - 1];
+    FNN_REAL rows[6][4], square[6] = {0}, peak[6] = {0}, least = 0, all = 0, most = 0, total = 0;
+    for (int i = 0; i < form->in; i++, sums += line, squares += line) {
+        for (int j = 0; j < form->in; j++)
             square[j] += squares[j], peak[j] = squares[j] > peak[j] ? squares[j] : peak[j];
-        for (int j = 0; j < 4; j++)
-            rows[i][j] = sums[j] + sums[j + 1] + sums[j + 2];
-    }
-    for (int i = 0; i < 4; i++) {
-        for (int j = 0; j < 4; j++) {
-            windows[j] = rows[i][j] + rows[i + 1][j] + rows[i + 2][j];
-            low[j] = i == 0 || (i < lines && windows[j] < low[j]) ? windows[j] : low[j];
+        for (int j = 0; j < form->out; j++) {
+            const FNN_REAL *first = sums + j * stride;
+            rows[i][j] = first[0] + first[1] + first[2];
         }
-        total += windows[0] + windows[3];
     }
-    for (int j = 0; j < 6; j++)
+    for (int i = 0; i < form->out; i++) {
+        for (int j = 0; j < form->out; j++) {
+            const FNN_REAL window = rows[i * stride][j] + rows[i * stride + 1][j] + rows[i * stride + 2][j];
+            if ((i == 0 && j == 0) || (i < lines && j < columns && window < least))
+                least = window;
+            total += window;
+        }
+    }
+    for (int j = 0; j < form->in; j++)
         all += square[j], most = peak[j] > most ? peak[j] : most;
     all += 4 * most; /* errors of a few numbers do not cancel */
-    least = low[0];
-    for (int j = 1; j < columns; j++)
-        least = low[j] < least ? low[j] : least;
     return total == 0 || (all > (FNN_REAL)FNN_LEAST_SQUARE && spread * all <= (double)least * least);
 }
 
@@ -290,22 +326,22 @@ FNN_INLINE int FNN_NAME(winograd_is_zero)(FNN_VEC probe)
     return !other;
 }
 
-/* The first `lines` by `columns` pixels of a tile, plus bias; the sum of all 16 times zero. */
-FNN_INLINE FNN_VEC FNN_NAME(winograd_result_vector)(FNN_REAL *y, ptrdiff_t line, ptrdiff_t pixel, const FNN_REAL *m,
-                                                    ptrdiff_t plane, FNN_VEC bias, ptrdiff_t lines, ptrdiff_t columns,
-                                                    ptrdiff_t count)
+/* The first `lines` by `columns` pixels of a tile, plus bias; the sum of all of them times zero. */
+FNN_INLINE FNN_VEC FNN_NAME(winograd_result_vector)(const fnn_winograd_form *form, FNN_REAL *y, ptrdiff_t line,
+                                                    ptrdiff_t pixel, const FNN_REAL *m, ptrdiff_t plane, FNN_VEC bias,
+                                                    ptrdiff_t lines, ptrdiff_t columns, ptrdiff_t count)
 {
     FNN_VEC t[4][6], one[6], two[4], probe = FNN_NAME(splat)(0);
-    FNN_UNROLL for (int j = 0; j < 6; j++) {
-        FNN_UNROLL for (int i = 0; i < 6; i++)
-            one[i] = FNN_NAME(load)(m + (i * 6 + j) * plane);
-        FNN_NAME(winograd_a)(one, two);
-        FNN_UNROLL for (int i = 0; i < 4; i++)
+    FNN_UNROLL for (int j = 0; j < form->sums; j++) {
+        FNN_UNROLL for (int i = 0; i < form->sums; i++)
+            one[i] = FNN_NAME(load)(m + (i * form->sums + j) * plane);
+        FNN_NAME(winograd_a)(form->stride, one, two);
+        FNN_UNROLL for (int i = 0; i < form->out; i++)
             t[i][j] = two[i];
     }
-    FNN_UNROLL for (int i = 0; i < 4; i++) {
-        FNN_NAME(winograd_a)(t[i], two);
-        FNN_UNROLL for (int j = 0; j < 4; j++) {
+    FNN_UNROLL for (int i = 0; i < form->out; i++) {
+        FNN_NAME(winograd_a)(form->stride, t[i], two);
+        FNN_UNROLL for (int j = 0; j < form->out; j++) {
             two[j] += bias;
             probe += two[j] * 0;
             if (i < lines && j < columns)
@@ -315,22 +351,35 @@ FNN_INLINE FNN_VEC FNN_NAME(winograd_result_vector)(FNN_REAL *y, ptrdiff_t line,
     return probe;
 }
 
-/* The tile at y from the planes m, with `count` kernels side by side; whether all of it is finite. The bias has whole
- * vectors. */
-FNN_STATIC int FNN_NAME(winograd_result)(FNN_REAL *y, ptrdiff_t line, ptrdiff_t pixel, const FNN_REAL *m,
-                                         ptrdiff_t plane, const FNN_REAL *bias, ptrdiff_t lines, ptrdiff_t columns,
-                                         ptrdiff_t count)
+FNN_INLINE int FNN_NAME(winograd_result_vectors)(const fnn_winograd_form *form, FNN_REAL *y, ptrdiff_t line,
+                                                 ptrdiff_t pixel, const FNN_REAL *m, ptrdiff_t plane,
+                                                 const FNN_REAL *bias, ptrdiff_t lines, ptrdiff_t columns,
+                                                 ptrdiff_t count)
 {
     FNN_VEC probe = FNN_NAME(splat)(0);
     for (ptrdiff_t v = 0; v < count; v += FNN_LANES) {
         const FNN_VEC b = FNN_NAME(load)(bias + v);
-        if (lines == 4 && columns == 4 && count - v >= FNN_LANES)
-            probe += FNN_NAME(winograd_result_vector)(y + v, line, pixel, m + v, plane, b, 4, 4, FNN_LANES);
+        if (lines == form->out && columns == form->out && count - v >= FNN_LANES)
+            probe += FNN_NAME(winograd_result_vector)(form, y + v, line, pixel, m + v, plane, b, form->out, form->out,
+                                                      FNN_LANES);
         else
-            probe += FNN_NAME(winograd_result_vector)(y + v, line, pixel, m + v, plane, b, lines, columns,
+            probe += FNN_NAME(winograd_result_vector)(form, y + v, line, pixel, m + v, plane, b, lines, columns,
                                                       fnn_min(count - v, FNN_LANES));
     }
     return FNN_NAME(winograd_is_zero)(probe);
+}
+
+/* The tile at y from the planes m, with `count` kernels side by side; whether all of it is finite. The bias has whole
+ * vectors. */
+FNN_STATIC int FNN_NAME(winograd_result)(int stride, FNN_REAL *y, ptrdiff_t line, ptrdiff_t pixel, const FNN_REAL *m,
+                                         ptrdiff_t plane, const FNN_REAL *bias, ptrdiff_t lines, ptrdiff_t columns,
+                                         ptrdiff_t count)
+{
+    if (stride == 1)
+        return FNN_NAME(winograd_result_vectors)(&fnn_winograd_forms[0], y, line, pixel, m, plane, bias, lines, columns,
+                                                 count);
+    return FNN_NAME(winograd_result_vectors)(&fnn_winograd_forms[1], y, line, pixel, m, plane, bias, lines, columns,
+                                             count);
 }
 
 /* One panel of `vecs` vectors of C, for `rows` rows that go `height` at a time. t has the strides; C is added to where
@@ -349,29 +398,35 @@ FNN_STATIC void FNN_NAME(winograd_panel)(FNN_NAME(tile_args) *t, const FNN_REAL 
     }
 }
 
-/* m[point, tile, kernel] = the sum over channels of v[point, tile, channel] u[point, channel, kernel]. The kernels
- * are `vectors` vectors, in panels of `vecs` of them that hold all channels. */
-FNN_STATIC void FNN_NAME(winograd_multiply)(const FNN_REAL *v, ptrdiff_t v_plane, ptrdiff_t v_tile, const FNN_REAL *u,
-                                            ptrdiff_t u_plane, FNN_REAL *m, ptrdiff_t m_plane, ptrdiff_t tiles,
-                                            ptrdiff_t channels, ptrdiff_t vectors, ptrdiff_t vecs)
+/* m[sum, tile, kernel] = the sum over its terms and over channels of v[point, tile, channel] u[point, channel, kernel].
+ * The kernels are `vectors` vectors, in panels of `vecs` of them that hold all channels. */
+FNN_STATIC void FNN_NAME(winograd_multiply)(int stride, const FNN_REAL *v, ptrdiff_t v_plane, ptrdiff_t v_tile,
+                                            const FNN_REAL *u, ptrdiff_t u_plane, FNN_REAL *m, ptrdiff_t m_plane,
+                                            ptrdiff_t tiles, ptrdiff_t channels, ptrdiff_t vectors, ptrdiff_t vecs)
 {
     static const FNN_REAL zeros[FNN_LANES];
+    const fnn_winograd_form *form = &fnn_winograd_forms[stride - 1];
     const ptrdiff_t height = fnn_even_part(tiles, fnn_max_rows[vecs], 1);
-    const ptrdiff_t at_once = fnn_even_part(channels, FNN_WINOGRAD_SUMMED, 1);
+    const ptrdiff_t at_once = fnn_even_part(channels, form->summed, 1);
     FNN_NAME(tile_args) t = {0};
     t.a_rs = v_tile, t.a_cs = 1, t.a_step = height * v_tile;
     t.c_rs = vectors * FNN_LANES, t.c_step = height * t.c_rs;
     t.last = FNN_LANES;
-    for (ptrdiff_t point = 0; point < FNN_WINOGRAD_POINTS; point++) {
-        for (ptrdiff_t first = 0; first < channels; first += at_once) {
-            t.k = fnn_min(at_once, channels - first);
-            for (ptrdiff_t panel = 0; panel < vectors; panel += vecs) {
-                const ptrdiff_t width = fnn_min(vecs, vectors - panel);
-                t.b_rs = width * FNN_LANES;
-                FNN_NAME(winograd_panel)(&t, v + point * v_plane + first,
-                                         u + point * u_plane + panel * FNN_LANES * channels + first * t.b_rs,
-                                         m + point * m_plane + panel * FNN_LANES, first ? NULL : zeros, tiles, height,
-                                         width);
+    for (int sum = 0; sum < form->sums * form->sums; sum++, m += m_plane) {
+        const int i = sum / form->sums, j = sum % form->sums;
+        for (int term = 0; term < form->terms[i] * form->terms[j]; term++) {
+            const int a = term / form->terms[j], b = term % form->terms[j];
+            const FNN_REAL *v_point = v + (form->of_source[i][a] * form->source + form->of_source[j][b]) * v_plane;
+            const FNN_REAL *u_point = u + (form->of_kernel[i][a] * form->kernels + form->of_kernel[j][b]) * u_plane;
+            for (ptrdiff_t first = 0; first < channels; first += at_once) {
+                t.k = fnn_min(at_once, channels - first);
+                for (ptrdiff_t panel = 0; panel < vectors; panel += vecs) {
+                    const ptrdiff_t width = fnn_min(vecs, vectors - panel);
+                    t.b_rs = width * FNN_LANES;
+                    FNN_NAME(winograd_panel)(&t, v_point + first,
+                                             u_point + panel * FNN_LANES * channels + first * t.b_rs,
+                                             m + panel * FNN_LANES, term || first ? NULL : zeros, tiles, height, width);
+                }
             }
         }
     }
