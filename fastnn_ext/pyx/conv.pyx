@@ -250,14 +250,28 @@ cdef inline bint has_plane_form(const Convolution *conv, Py_ssize_t lanes, bint 
     )
 
 
+cdef void frame_axis(Axis *axis) noexcept nogil:
+    """Make what the windows read outside, before or after, a part of the axis, and drop what none reads."""
+    axis.length = (axis.outputs - 1) * axis.stride + (axis.taps - 1) * axis.dilation + 1
+    axis.before = 0
+
+
+cdef double pixels_side_by_side(const Convolution *conv) noexcept nogil:
+    """Of an image in its frame and of its result."""
+    cdef Axis rows = conv.rows, columns = conv.columns
+    frame_axis(&rows)
+    frame_axis(&columns)
+    return <double> rows.length * columns.length + <double> rows.outputs * columns.outputs
+
+
 cdef bint is_worth_side_by_side(
     const Convolution *conv, Py_ssize_t itemsize, Py_ssize_t lanes, bint backward
 ) noexcept nogil:
     """Whether channels with a kernel each are put side by side, though they come in planes."""
-    cdef Py_ssize_t pixels = conv.rows.length * conv.columns.length + conv.rows.outputs * conv.columns.outputs
     return (
         not conv.channels_last and conv.channels == 1 and conv.kernels == 1 and conv.groups >= MANY_CHANNELS
-        and conv.rows.taps * conv.columns.taps <= MOST_TERMS and pixels <= SIDE_MOST // (SIDE_BY_SIDE * itemsize)
+        and conv.rows.taps * conv.columns.taps <= MOST_TERMS
+        and pixels_side_by_side(conv) * SIDE_BY_SIDE * itemsize <= SIDE_MOST
         and not has_plane_form(conv, lanes, backward)
     )
 
@@ -265,10 +279,9 @@ cdef bint is_worth_side_by_side(
 cdef Convolution some_side_by_side(const Convolution *conv, Py_ssize_t itemsize) noexcept nogil:
     """The convolution of as many images and channels as are done at once, side by side."""
     cdef Convolution some = conv[0]
-    cdef Py_ssize_t pixels = conv.rows.length * conv.columns.length + conv.rows.outputs * conv.columns.outputs
     some.channels_last = True
     some.groups = fnn_min(SIDE_BY_SIDE, conv.groups)
-    some.images = fnn_max(SIDE_BYTES // (pixels * some.groups * itemsize), 1)
+    some.images = fnn_max(<Py_ssize_t> (SIDE_BYTES / (pixels_side_by_side(conv) * some.groups * itemsize)), 1)
     some.images = fnn_even_part(conv.images, some.images, 1)
     return some
 
@@ -280,6 +293,22 @@ cdef void put_side_by_side(
     cdef Py_ssize_t n
     for n in range(some.images):
         transpose(pixels + n * plane * some.groups, some.groups, planes + n * image, plane, some.groups, plane)
+
+
+cdef void put_in_frame(
+    const Convolution *some, const Convolution *conv, const real *planes, Py_ssize_t image, real *pixels
+) noexcept nogil:
+    """The channels of images that are `image` numbers apart, within the frames of `some`."""
+    cdef Py_ssize_t plane = conv.rows.length * conv.columns.length, n, line
+    cdef Py_ssize_t top = conv.rows.before, left = conv.columns.before
+    cdef Py_ssize_t lines = fnn_min(conv.rows.length, some.rows.length - top)
+    cdef Py_ssize_t columns = fnn_max(fnn_min(conv.columns.length, some.columns.length - left), 0)
+    for n in range(some.images):
+        for line in range(lines):
+            transpose(
+                pixels + ((n * some.rows.length + top + line) * some.columns.length + left) * some.groups, some.groups,
+                planes + n * image + line * conv.columns.length, plane, some.groups, columns
+            )
 
 
 cdef void put_in_planes(
@@ -300,16 +329,20 @@ cdef int forward_side_by_side(
     cdef Py_ssize_t outputs = conv.rows.outputs * conv.columns.outputs
     cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps
     cdef Convolution some = some_side_by_side(conv, sizeof(real))
-    cdef Py_ssize_t images = some.images, first, image
-    cdef real *source = <real *> fnn_workspace(SIDE_PIXELS, images * some.groups * inputs * sizeof(real))
+    cdef Py_ssize_t images = some.images, first, image, framed
+    frame_axis(&some.rows)
+    frame_axis(&some.columns)
+    framed = images * some.groups * some.rows.length * some.columns.length
+    cdef real *source = <real *> fnn_workspace(SIDE_PIXELS, framed * sizeof(real))
     cdef real *result = <real *> fnn_workspace(RESULT, images * some.groups * outputs * sizeof(real))
     if source == NULL or result == NULL:
         return -1
     for first from 0 <= first < conv.groups by SIDE_BY_SIDE:
         some.groups = fnn_min(SIDE_BY_SIDE, conv.groups - first)
+        memset(source, 0, framed * sizeof(real))
         for image from 0 <= image < conv.images by images:
             some.images = fnn_min(images, conv.images - image)
-            put_side_by_side(&some, x + (image * conv.groups + first) * inputs, conv.groups * inputs, inputs, source)
+            put_in_frame(&some, conv, x + (image * conv.groups + first) * inputs, conv.groups * inputs, source)
             if forward(
                 &some, <const real *> source, weight + first * taps, bias + first if bias != NULL else NULL, result,
                 activation

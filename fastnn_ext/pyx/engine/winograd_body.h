@@ -286,33 +286,44 @@ FNN_STATIC void FNN_NAME(winograd_channels)(FNN_REAL *sums, FNN_REAL *most, cons
         FNN_NAME(winograd_count)(sums + c, most + c, x + c, step, pixels, 1, channels - c);
 }
 
+FNN_INLINE int FNN_NAME(winograd_is_even_tile)(const fnn_winograd_form *form, const FNN_REAL *sums,
+                                               const FNN_REAL *squares, ptrdiff_t line, ptrdiff_t lines,
+                                               ptrdiff_t columns, double spread)
+{
+    FNN_REAL rows[6][4], windows[4], low[4], square[6] = {0}, peak[6] = {0}, least, all = 0, most = 0, total = 0;
+    for (int i = 0; i < form->in; i++, sums += line, squares += line) {
+        for (int j = 0; j < form->in; j++)
+            square[j] += squares[j], peak[j] = squares[j] > peak[j] ? squares[j] : peak[j];
+        for (int j = 0; j < form->out; j++) {
+            const FNN_REAL *first = sums + j * form->stride;
+            rows[i][j] = first[0] + first[1] + first[2];
+        }
+    }
+    for (int i = 0; i < form->out; i++) {
+        const int top = i * form->stride;
+        for (int j = 0; j < form->out; j++) {
+            windows[j] = rows[top][j] + rows[top + 1][j] + rows[top + 2][j];
+            low[j] = i == 0 || (i < lines && windows[j] < low[j]) ? windows[j] : low[j];
+        }
+        total += windows[0] + windows[form->out - 1];
+    }
+    for (int j = 0; j < form->in; j++)
+        all += square[j], most = peak[j] > most ? peak[j] : most;
+    all += 4 * most; /* errors of a few numbers do not cancel */
+    least = low[0];
+    for (int j = 1; j < columns; j++)
+        least = low[j] < least ? low[j] : least;
+    return total == 0 || (all > (FNN_REAL)FNN_LEAST_SQUARE && spread * all <= (double)least * least);
+}
+
 /* Whether the rounding errors of a tile, whose lines are `line` apart, are small beside each of its sums: the first
  * `lines` by `columns` pixels of the result. `spread` is that of the kernels. */
 FNN_STATIC int FNN_NAME(winograd_is_even)(int stride, const FNN_REAL *sums, const FNN_REAL *squares, ptrdiff_t line,
                                           ptrdiff_t lines, ptrdiff_t columns, double spread)
 {
-    const fnn_winograd_form *form = &fnn_winograd_forms[stride - 1];
-    FNN_REAL rows[6][4], square[6] = {0}, peak[6] = {0}, least = 0, all = 0, most = 0, total = 0;
-    for (int i = 0; i < form->in; i++, sums += line, squares += line) {
-        for (int j = 0; j < form->in; j++)
-            square[j] += squares[j], peak[j] = squares[j] > peak[j] ? squares[j] : peak[j];
-        for (int j = 0; j < form->out; j++) {
-            const FNN_REAL *first = sums + j * stride;
-            rows[i][j] = first[0] + first[1] + first[2];
-        }
-    }
-    for (int i = 0; i < form->out; i++) {
-        for (int j = 0; j < form->out; j++) {
-            const FNN_REAL window = rows[i * stride][j] + rows[i * stride + 1][j] + rows[i * stride + 2][j];
-            if ((i == 0 && j == 0) || (i < lines && j < columns && window < least))
-                least = window;
-            total += window;
-        }
-    }
-    for (int j = 0; j < form->in; j++)
-        all += square[j], most = peak[j] > most ? peak[j] : most;
-    all += 4 * most; /* errors of a few numbers do not cancel */
-    return total == 0 || (all > (FNN_REAL)FNN_LEAST_SQUARE && spread * all <= (double)least * least);
+    if (stride == 1)
+        return FNN_NAME(winograd_is_even_tile)(&fnn_winograd_forms[0], sums, squares, line, lines, columns, spread);
+    return FNN_NAME(winograd_is_even_tile)(&fnn_winograd_forms[1], sums, squares, line, lines, columns, spread);
 }
 
 /* Whether all lanes are: of the sum of numbers times zero, whether all of these are finite. */
