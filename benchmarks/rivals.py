@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, wraps
 from typing import Any
 
@@ -607,35 +607,37 @@ def pool_backward_in_torch(
 
 
 def optimizer_rows() -> Iterator[Work]:
-    """Steps in place; the gradients are zero, so that the parameters stay what they are."""
+    """Steps in place, each contender's on arrays of its own; the first is compared."""
     for exponent in (4, 7):
         size = 10**exponent
-        parameter, gradient = random(size), np.zeros(size, np.float32)
-        velocity, first, second = (np.zeros(size, np.float32) for _ in range(3))
-        for name, state, options in (
-            ("momentum_step", (velocity,), {"lr": 0.01}),
-            ("adam_step", (first, second), {"lr": 0.01, "step": 10}),
+        parameter, gradient, zeros = random(size), random(size), np.zeros(size, np.float32)
+        for name, states, options in (
+            ("momentum_step", 1, {"lr": 0.01}),
+            ("adam_step", 2, {"lr": 0.01, "step": 1}),
         ):
-            arrays = parameter, gradient, *state
+            arrays = parameter, gradient, *[zeros] * states
             yield Work(
                 f"{name} 1e{exponent}",
                 0,
-                nbytes(*arrays, parameter, *state),
-                partial(np.float64, parameter),
+                nbytes(*arrays, parameter, *[zeros] * states),
+                lambda name=name, arrays=arrays, options=options: stepping(
+                    getattr(definition, name), map(np.float64, arrays), options
+                )(),
                 present(
-                    fastnn=stepping(getattr(fastnn, name), arrays, options),
-                    numpy=stepping(getattr(definition, name), arrays, options),
+                    fastnn=stepping(getattr(fastnn, name), map(np.copy, arrays), options),
+                    numpy=stepping(getattr(definition, name), map(np.copy, arrays), options),
                     torch=step_in_torch(name, arrays),
                 ),
             )
 
 
-def stepping(step: Callable[..., None], arrays: tuple[np.ndarray, ...], options: dict[str, Any]) -> Call:
+def stepping(step: Callable[..., None], arrays: Iterable[np.ndarray], options: dict[str, Any]) -> Call:
     """A step, with the parameter as the answer."""
+    own = tuple(arrays)
 
     def call() -> np.ndarray:
-        step(*arrays, **options)
-        return arrays[0]
+        step(*own, **options)
+        return own[0]
 
     return call
 

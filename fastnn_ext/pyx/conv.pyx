@@ -55,13 +55,16 @@ cdef enum:
     SHARE = 1 << 20  # that a thread must have
     MOVING = 8       # of them take as long as a number from memory and back
     CHANNELS = 16    # of a part with one channel in each group, at least
+    CHANNEL_BYTES = 1 << 21  # of their sums, for all taps, in double and in the array's dtype
     BAND = 128       # pixels of a part of one image, at least: each part packs the weights
     GROUP_BYTES = 1 << 18  # of the planes of some groups that stay in the second-level cache
     MOST_SUMS = 16         # over some of the images each, that are the gradient of the weights together,
     SUMS_BYTES = 1 << 18   # and their bytes: they stay in the second-level cache
     PARTIAL = PLANES       # slot of the workspace for these sums
     FEW_PIXELS = 16        # of an image whose convolution is a product of patches, more or less,
-    PATCH_MOST = 1 << 22   # if the patches of an image have no more bytes than this;
+    PATCH_MOST = 1 << 22   # if the patches of an image have no more bytes than this,
+    PANEL_BYTES = 1 << 22  # and with the pixels of its result and what the product packs, at most this,
+    PATCH_ROOM = 15 << 19  # no more than this;
     PATCH_BYTES = 1 << 21  # so many are made at once
     LANE_LOSS = 16         # taps for each vector that a line of a plane is, and less: lanes are lost for nothing
     SIDE_BY_SIDE = 16      # channels, with a kernel each, that are put side by side at once,
@@ -805,12 +808,16 @@ cdef Py_ssize_t divide_weights(Call *call, int threads) noexcept nogil:
     cdef const Convolution *conv = call.conv
     cdef double work = work_of(conv)
     cdef Py_ssize_t parts = fnn_min(conv.groups, <Py_ssize_t> (work / PART) + 1)
+    cdef Py_ssize_t taps = conv.rows.taps * conv.columns.taps, least
     if conv.groups == 1:
         return divide_kernels(call, work)
     if is_depthwise(conv):  # even parts of channels side by side, on which no number depends
         parts = fnn_max(fnn_min(threads, conv.groups // CHANNELS), 1)
         while conv.groups % parts:
             parts -= 1
+        least = fnn_parts(conv.groups * taps * (size_of_number(call) + <Py_ssize_t> sizeof(double)), CHANNEL_BYTES)
+        while parts < fnn_min(least, conv.groups) or conv.groups % parts:
+            parts += 1
     call.groups = fnn_parts(conv.groups, parts)
     return fnn_parts(conv.groups, call.groups)
 
@@ -999,9 +1006,11 @@ cdef inline bint has_patches(const Convolution *conv, Py_ssize_t itemsize) noexc
     """Whether a convolution can be a product of patches: there is room for those of an image, and for its result."""
     cdef double pixels = <double> conv.rows.outputs * conv.columns.outputs
     cdef double patch = <double> conv.channels * conv.rows.taps * conv.columns.taps
+    cdef double panels = min(512 * max(patch, <double> conv.kernels) * itemsize, <double> PANEL_BYTES)
     return (
         conv.groups == 1 and conv.images > 0 and pixels * patch > 0
-        and pixels * max(patch, <double> conv.kernels) * itemsize <= PATCH_MOST and not is_product_of_pixels(conv)
+        and pixels * max(patch, <double> conv.kernels) * itemsize <= PATCH_MOST
+        and pixels * (patch + conv.kernels) * itemsize + panels <= PATCH_ROOM and not is_product_of_pixels(conv)
         and (not is_pointwise(conv) or pixels <= 6 or (pixels <= 49 and conv.kernels >= 256))
     )
 

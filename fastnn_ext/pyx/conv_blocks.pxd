@@ -104,7 +104,8 @@ cdef enum:
     DOT_POSITIONS = 1024   # of a few lines, so that they stay in the first-level cache
     CHUNK_PIXELS = 256     # whose products are summed in registers
     BLOCK_BYTES = 1 << 19  # of a block of the image, of the result or of weights: fits the second-level cache
-    TRANSPOSED_BYTES = 1 << 20  # of some channels of an image that are put side by side
+    TRANSPOSED_BYTES = 1 << 20  # of some channels of an image that are put side by side,
+    SUMMED_BYTES = 1 << 22      # and of the gradient of their weights
     MANY_CHANNELS = 8           # or rows of so many channels and taps, which are worth it
     LONG_ROW = 24
     SPLIT_TAPS = 8              # of a line with a copy each, at most,

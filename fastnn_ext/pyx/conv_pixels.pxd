@@ -465,8 +465,9 @@ cdef inline int grad_weight_transposed(
     """`grad_weight_pixels` for the layout NCHW: some channels of an image at a time have their pixels side by side."""
     cdef Py_ssize_t plane = job.rows.length * job.columns.length
     cdef Py_ssize_t taps = job.rows.count * job.columns.count
-    cdef Py_ssize_t at_once = TRANSPOSED_BYTES // (plane * sizeof(real))
-    cdef Py_ssize_t channels = fnn_even_part(job.channels, at_once, lanes_of(source))
+    cdef Py_ssize_t numbers = fnn_min(TRANSPOSED_BYTES // plane, SUMMED_BYTES // fnn_max(job.m * taps, 1))
+    cdef Py_ssize_t at_once = numbers // <Py_ssize_t> sizeof(real)
+    cdef Py_ssize_t channels = fnn_even_part(job.channels, fnn_max(at_once, 1), lanes_of(source))
     cdef real *pixels = <real *> fnn_workspace(TRANSFORMED, (job.m * taps + plane) * channels * sizeof(real))
     cdef real *sums = pixels + plane * channels
     cdef Py_ssize_t group, channel, image, i

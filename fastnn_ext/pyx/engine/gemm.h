@@ -76,7 +76,8 @@ enum {
     FNN_GROUP = 8,             /* panels of B that are packed together */
     FNN_REUSE_A = 4,           /* tiles that a packed row of A must meet to be worth packing */
     FNN_REUSE_B = 7,          /* and a packed column of B */
-    FNN_BLOCK_NUMBERS = 131072, /* of a block of C that is stored transposed */
+    FNN_BLOCK_NUMBERS = 131072, /* of a block of C that is stored transposed, or more rows of it, up to */
+    FNN_C_BYTES = 2621440,      /* so that the blocks of A, B and C stay below 8 MiB together */
     FNN_DIVIDE_COLS = 64,      /* columns that stay in one part, where the form has no tiles */
     FNN_MOST_DOWN = 256        /* parts below each other that are thought of */
 };

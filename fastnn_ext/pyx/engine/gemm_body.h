@@ -620,7 +620,9 @@ static int FNN_NAME(gemm_tiles)(const FNN_NAME(gemm_args) *g, const fnn_gemm_pla
     const int direct = g->c_cs == 1;
     const ptrdiff_t nc = fnn_min(plan->nc, j1 - j0);
     /* a C whose columns aren't contiguous is computed in a block of memory that is, and copied */
-    const ptrdiff_t mc = direct ? i1 - i0 : fnn_min(i1 - i0, fnn_max(plan->mc, FNN_BLOCK_NUMBERS / nc));
+    const ptrdiff_t most = FNN_C_BYTES / (ptrdiff_t)sizeof(FNN_REAL) / nc;
+    const ptrdiff_t rows = fnn_min(fnn_max(plan->mc, FNN_BLOCK_NUMBERS / nc), most);
+    const ptrdiff_t mc = direct ? i1 - i0 : fnn_min(i1 - i0, rows);
     block.g = g, block.plan = plan;
     block.c_rs = direct ? g->c_rs : FNN_NAME(staggered)(nc);
     block.accumulate = direct && g->accumulate;

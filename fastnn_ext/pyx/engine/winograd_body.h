@@ -290,7 +290,7 @@ FNN_INLINE int FNN_NAME(winograd_is_even_tile)(const fnn_winograd_form *form, co
                                                const FNN_REAL *squares, ptrdiff_t line, ptrdiff_t lines,
                                                ptrdiff_t columns, double spread)
 {
-    FNN_REAL rows[6][4], windows[4], low[4], square[6] = {0}, peak[6] = {0}, least, all = 0, most = 0, total = 0;
+    FNN_REAL rows[6][4], windows[4], low[4] = {0}, square[6] = {0}, peak[6] = {0}, least, all = 0, most = 0, total = 0;
     for (int i = 0; i < form->in; i++, sums += line, squares += line) {
         for (int j = 0; j < form->in; j++)
             square[j] += squares[j], peak[j] = squares[j] > peak[j] ? squares[j] : peak[j];
