@@ -214,12 +214,12 @@ def conv2d(
     Notes
     -----
     Each sum is accumulated in the compute dtype in an order of the version's own; its error is at most 16
-    units of the last place of the sum of the terms' absolute values. The definition multiplies kernels with a
-    matrix of patches ("im2col").
+    units of the last place of the sum of the terms' absolute values, and larger where `linear` says so. The
+    definition multiplies kernels with a matrix of patches ("im2col").
 
-    The compiled version may compute tiles of 4 by 4 pixels together (3 by 3 kernels, stride and dilation 1, at
-    most 1 of padding, 32 channels or more), with rounding errors like those of the largest among the 6 by 6
-    pixels that a tile is computed from. Tiles of which a window holds little beside these, and kernels with a few
+    The compiled version may compute tiles of 4 by 4 pixels together, or of 2 by 2 with a stride of 2 (3 by 3
+    kernels, dilation 1, at most 1 of padding, 32 channels or more), with rounding errors like those of the largest
+    among the 6 by 6 or 5 by 5 pixels that a tile is computed from. Tiles of which a window holds little beside these, and kernels with a few
     weights much larger than the others, are computed one pixel at a time: a window of zeros gives the bias.
 
     References

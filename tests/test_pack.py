@@ -126,7 +126,9 @@ def test_one_packed_weight_for_all_strides(backend, dtype, layout):
 @pytest.mark.backends(having=is_compiled)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_winograd_falls_back_for_what_is_not_finite(backend, dtype, stride):
-    x, weight, bias, options = convolution(dtype, "NCHW", (4, 64, 28, 96, 3, {"padding": 1, "stride": stride}))
+    x, weight, bias, options = convolution(
+        dtype, "NCHW", (4, 64, 28, 96, 3, {"padding": 1, "stride": stride})
+    )
     x[1, 2, 3, 4] = np.inf
     packed = fastnn.pack(weight)
     assert_same(backend.conv2d(x, packed, bias, **options), backend.conv2d(x, weight, bias, **options))
