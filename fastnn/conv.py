@@ -219,8 +219,9 @@ def conv2d(
 
     The compiled version may compute tiles of 4 by 4 pixels together, or of 2 by 2 with a stride of 2 (3 by 3
     kernels, dilation 1, at most 1 of padding, 32 channels or more), with rounding errors like those of the largest
-    among the 6 by 6 or 5 by 5 pixels that a tile is computed from. Tiles of which a window holds little beside these, and kernels with a few
-    weights much larger than the others, are computed one pixel at a time: a window of zeros gives the bias.
+    among the 6 by 6 or 5 by 5 pixels that a tile is computed from. Tiles of which a window holds little beside
+    these, and kernels with a few weights much larger than the others, are computed one pixel at a time: a window
+    of zeros gives the bias.
 
     References
     ----------
