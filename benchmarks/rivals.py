@@ -47,7 +47,7 @@ def library(name: str) -> Any:
 
 fastnn = importlib.import_module("fastnn")
 torch, jax, onnx, ort = map(library, ("torch", "jax", "onnx", "onnxruntime"))
-special, sklearn = library("scipy.special"), library("sklearn")
+scipy, special, sklearn = map(library, ("scipy", "scipy.special", "sklearn"))
 #: The parts that scikit-learn's own networks are made of, by its names.
 layers, math_of_sklearn = library("sklearn.neural_network._base"), library("sklearn.utils.extmath")
 definition = fastnn.backend("numpy")
@@ -103,25 +103,34 @@ def in_torch(function: Callable[..., Any], *arrays: np.ndarray, channels_last: b
 
 @fails_when_called
 def in_onnx(
-    operator: str, arrays: Mapping[str, np.ndarray], constants: tuple[str, ...] = (), **attributes: Any
+    operator: str,
+    arrays: Mapping[str, np.ndarray],
+    constants: tuple[str, ...] = (),
+    outputs: tuple[str, ...] = ("y",),
+    **attributes: Any,
 ) -> Call | None:
     """The call of one operator by ONNX Runtime; constants are weights, which it may rearrange beforehand."""
     if onnx is None or ort is None:
         return None
-    node = onnx.helper.make_node(operator, list(arrays), ["y"], **attributes)
+    node = onnx.helper.make_node(operator, list(arrays), outputs, **attributes)
     feed = {name: array for name, array in arrays.items() if name not in constants}
-    session = session_of([node], feed, {name: arrays[name] for name in constants})
-    return lambda: session.run(None, feed)[0]
+    session = session_of([node], feed, {name: arrays[name] for name in constants}, outputs)
+    return (lambda: session.run(None, feed)) if len(outputs) > 1 else lambda: session.run(None, feed)[0]
 
 
-def session_of(nodes: list[Any], feed: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Any:
-    """A session of ONNX Runtime for a graph from the arrays of `feed`, all of one dtype, to "y"."""
+def session_of(
+    nodes: list[Any],
+    feed: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    outputs: tuple[str, ...] = ("y",),
+) -> Any:
+    """A session of ONNX Runtime for a graph from the arrays of `feed`, all of one dtype, to the outputs."""
     helper = onnx.helper
     kind = helper.np_dtype_to_tensor_dtype(next(iter(feed.values())).dtype)
     inputs = [helper.make_tensor_value_info(name, kind, array.shape) for name, array in feed.items()]
-    output = helper.make_tensor_value_info("y", kind, None)
+    results = [helper.make_empty_tensor_value_info(name) for name in outputs]  # their dtypes are inferred
     constants = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "row", inputs, [output], constants)
+    graph = helper.make_graph(nodes, "row", inputs, results, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(os.environ["FASTNN_NUM_THREADS"])
@@ -177,7 +186,7 @@ def linear_rows() -> Iterator[Work]:
     )
     for n, inputs, outputs in sizes:
         yield from dense_rows(n, inputs, outputs, "float32", packed=(n, inputs, outputs) in packed)
-    for n, inputs, outputs in sizes[1:-1]:
+    for n, inputs, outputs in sizes[1:]:
         yield from dense_rows(n, inputs, outputs, "float64")
 
 
@@ -554,6 +563,7 @@ def pooling_rows() -> Iterator[Work]:
         (64, 6, 28, 2, 2, 0),
         (32, 64, 32, 2, 2, 0),
         (8, 64, 112, 2, 2, 0),
+        (64, 6, 28, 3, 2, 1),
         (32, 64, 32, 3, 2, 1),
         (8, 64, 112, 3, 2, 1),
     ):
@@ -564,17 +574,20 @@ def pooling_rows() -> Iterator[Work]:
         name = f"{n}x{c}x{h}x{h} {size}x{size} stride {stride} padding {padding}"
         both = {"kernel_size": size, "return_indices": True, **options}
         window = [size] * 2, [stride] * 2, [padding] * 2
+        contenders = present(
+            fastnn=partial(fastnn.max_pool2d, x, **both),
+            numpy=partial(definition.max_pool2d, x, **both),
+            torch=pool_in_torch(window, False, x),
+            **{"torch channels last": pool_in_torch(window, True, x)},
+            onnxruntime=pool_in_onnx(window, x),
+        )
         yield Work(
             f"max_pool2d with indices {name}",
             0,
             nbytes(x, y, indices),
             exactly(definition.max_pool2d, x, **both),
-            present(
-                fastnn=partial(fastnn.max_pool2d, x, **both),
-                numpy=partial(definition.max_pool2d, x, **both),
-                torch=pool_in_torch(window, False, x),
-                **{"torch channels last": pool_in_torch(window, True, x)},
-            ),
+            contenders,
+            contenders | present(onnxruntime=within_planes(contenders.get("onnxruntime"), x)),
         )
         yield Work(
             f"max_pool2d backward {name}",
@@ -594,6 +607,25 @@ def pool_in_torch(window: tuple[list[int], ...], channels_last: bool, x: np.ndar
     return in_torch(
         lambda x: torch.ops.aten.max_pool2d_with_indices(x, *window), x, channels_last=channels_last
     )
+
+
+def pool_in_onnx(window: tuple[list[int], ...], x: np.ndarray) -> Call | None:
+    size, stride, padding = window
+    options = {"kernel_shape": size, "strides": stride, "pads": padding * 2}
+    return in_onnx("MaxPool", {"x": x}, outputs=("y", "indices"), **options)
+
+
+def within_planes(call: Call | None, x: np.ndarray) -> Call | None:
+    """The answer with indices that count from the start of each plane; ONNX's count from the start of `x`."""
+    if call is None:
+        return None
+
+    def answer() -> tuple[np.ndarray, np.ndarray]:
+        y, indices = call()
+        n, c, *plane = x.shape
+        return y, indices - np.arange(n * c).reshape(n, c, 1, 1) * math.prod(plane)
+
+    return answer
 
 
 def pool_backward_in_torch(
@@ -627,6 +659,7 @@ def optimizer_rows() -> Iterator[Work]:
                     fastnn=stepping(getattr(fastnn, name), map(np.copy, arrays), options),
                     numpy=stepping(getattr(definition, name), map(np.copy, arrays), options),
                     torch=step_in_torch(name, arrays),
+                    jax=step_in_jax(name, arrays),
                 ),
             )
 
@@ -659,6 +692,38 @@ def step_in_torch(name: str, arrays: tuple[np.ndarray, ...]) -> Call | None:
         return parameter.detach()
 
     return call
+
+
+@fails_when_called
+def step_in_jax(name: str, arrays: tuple[np.ndarray, ...]) -> Call | None:
+    """A compiled step that donates its state, so that the next one is written over it."""
+    if jax is None:
+        return None
+    # Copies: asarray may share NumPy's memory, which cannot be donated.
+    gradient, *state = map(jax.numpy.array, (arrays[1], arrays[0], *arrays[2:]))
+    function = momentum_in_jax
+    if name == "adam_step":
+        function, state = adam_in_jax, [*state, jax.numpy.zeros(())]
+    compiled = jax.jit(function, donate_argnums=range(len(state)))
+
+    def call() -> Any:
+        state[:] = jax.block_until_ready(compiled(*state, gradient))
+        return state[0]
+
+    return call
+
+
+def momentum_in_jax(parameter: Any, velocity: Any, gradient: Any) -> Any:
+    velocity = 0.9 * velocity + gradient
+    return parameter - 0.01 * velocity, velocity
+
+
+def adam_in_jax(parameter: Any, average: Any, square: Any, step: Any, gradient: Any) -> Any:
+    step = step + 1
+    average = 0.9 * average + (1 - 0.9) * gradient
+    square = 0.999 * square + (1 - 0.999) * gradient**2
+    divisor = jax.numpy.sqrt(square / (1 - 0.999**step)) + 1e-8
+    return parameter - 0.01 * average / (1 - 0.9**step) / divisor, average, square, step
 
 
 def call_rows() -> Iterator[Work]:
@@ -742,7 +807,7 @@ def report(rows: list[tuple[Work, dict[str, float]]], limits: Limits) -> str:
 def machine(threads: int, limits: Limits) -> str:
     versions = ", ".join(
         f"{module.__name__} {module.__version__}"
-        for module in (np, sklearn, torch, jax, ort)
+        for module in (np, scipy, sklearn, torch, jax, ort)
         if module is not None
     )
     return (

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from functools import partial
 
 import numpy as np
@@ -494,15 +495,41 @@ def test_a_limit_is_that_of_the_operations_or_of_the_memory():
     assert limits.Limits.parse(json.loads(json.dumps(LIMITS.as_json(), allow_nan=False))) == LIMITS
 
 
-def test_limits_are_measured(monkeypatch):
+@pytest.fixture
+def little_to_measure(monkeypatch):
     monkeypatch.setattr(limits, "ORDER", 64)
     monkeypatch.setattr(limits, "LARGEST", 2**20)
     monkeypatch.setattr(limits, "LEAST", 1e-4)
     monkeypatch.setattr(limits, "cache_sizes", lambda: {"L1": 2**15, "L2": 2**20})
+
+
+@pytest.mark.usefixtures("little_to_measure")
+def test_limits_are_measured():
     found = limits.measure(2)
     assert limits.Limits.parse(found.as_json()) == found
     assert [level.name for level in found.levels] == ["L1", "memory"]
     assert "GFLOP/s" in str(found)
+
+
+@pytest.mark.usefixtures("little_to_measure")
+@pytest.mark.parametrize("measuring", ["linear", "relu"])
+def test_threads_that_measure_limits_are_one_thread_each(monkeypatch, measuring):
+    """With the pool's workers beside them the limit of several threads would be too low."""
+    function, allowed = getattr(fastnn, measuring), {}
+
+    def watched(*arguments, **options):
+        allowed.setdefault(threading.current_thread(), set()).add(fastnn.get_num_threads())
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(fastnn, measuring, watched)
+    before = fastnn.get_num_threads()
+    fastnn.set_num_threads(2)
+    try:
+        limits.measure(2)
+    finally:
+        fastnn.set_num_threads(before)
+    assert len(allowed) > 2
+    assert all(counts == {1} for counts in allowed.values())
 
 
 def test_caches_are_those_of_the_system_or_usual_ones(monkeypatch, tmp_path):
