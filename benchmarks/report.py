@@ -9,7 +9,7 @@ summary goes between two markers in README, `--full` writes every row to a page 
 nothing and fails where the pages do not say what the measurement says; `--print` shows the summary and leaves
 all files alone.
 
-A ratio is NumPy's time divided by the backend's, each the median of all rounds.
+A ratio is NumPy's time divided by the backend's, or that of one backend by another's, each the median of all rounds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +160,9 @@ def _totals(found: Results) -> str:
     header = ["Ratio", "Of rows", "Number", "Median", "Geometric mean", "Lowest", "Highest", "Below 1.0"]
     working = [row for row in found.rows if row.figures[BASELINE].median >= WORK]
     body = []
-    for backend in backends(found):
+    for baseline, backend in combinations([BASELINE, *backends(found)], 2):
         for which, rows in (("all", found.rows), (f"of {duration(WORK)} and more", working)):
-            if ratios := _ratios(rows, backend):
+            if ratios := _ratios(rows, backend, baseline):
                 figures = (
                     statistics.median(ratios),
                     statistics.geometric_mean(ratios),
@@ -169,7 +170,7 @@ def _totals(found: Results) -> str:
                     max(ratios),
                 )
                 numbers = [str(len(ratios)), *map(_ratio, figures), str(sum(ratio < 1 for ratio in ratios))]
-                body.append([f"NumPy / {_title(backend)}", which, *numbers])
+                body.append([f"{_title(baseline)} / {_title(backend)}", which, *numbers])
     return _table(header, body)
 
 
@@ -197,13 +198,13 @@ def _losses(found: Results) -> str:
             named = "; ".join(f"{row.workload}: {_ratio(*_ratios([row], backend))}" for row in rows)
             lines.append(_plain(f"- {_title(backend)}, {kernel}, {dtype}, {named}"))
     if not lines:
-        return "No row is below 1.0."
+        return "NumPy is faster in no row."
     return "Below 1.0, where NumPy is faster:\n\n" + "\n".join(lines)
 
 
-def _ratios(rows: Iterable[Row], backend: str) -> list[float]:
-    """The ratios of those rows that `backend` was measured in."""
-    return [ratio.value for row in rows if (ratio := row.ratio(backend))]
+def _ratios(rows: Iterable[Row], backend: str, baseline: str = BASELINE) -> list[float]:
+    """The ratios of those rows that both were measured in."""
+    return [ratio.value for row in rows if (ratio := row.ratio(backend, baseline))]
 
 
 def _seconds(row: Row, backend: str) -> str:
