@@ -27,11 +27,13 @@ from rivals import (
     THREAD_VARIABLES,
     Call,
     Work,
+    adam_in_jax,
     fails_when_called,
     fastnn,
     jax,
     library,
     main,
+    momentum_in_jax,
     onnx,
     ort,
     present,
@@ -208,21 +210,7 @@ def jax_forward(model: nn.Sequential) -> Callable[[dict[str, Any], Any], Any]:
 
 def jax_update(training: Training) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
     """From a parameter, its gradient and its state to the parameter and the state after the step."""
-    options = training.options
-
-    def momentum(parameter: Any, grad: Any, state: Any) -> tuple[Any, Any]:
-        (velocity,) = state
-        velocity = options["momentum"] * velocity + grad
-        return parameter - options["lr"] * velocity, (velocity,)
-
-    def adam(parameter: Any, grad: Any, state: Any) -> tuple[Any, Any]:
-        mean, square, steps = state
-        steps, mean = steps + 1, 0.9 * mean + 0.1 * grad
-        square = 0.999 * square + 0.001 * grad * grad
-        root = jax.numpy.sqrt(square / (1 - 0.999**steps)) + options.get("eps", 1e-8)
-        return parameter - options["lr"] * mean / (1 - 0.9**steps) / root, (mean, square, steps)
-
-    return momentum if training.optimizer == "SGD" else adam
+    return partial(momentum_in_jax if training.optimizer == "SGD" else adam_in_jax, **training.options)
 
 
 def jax_step(training: Training, model: nn.Sequential) -> tuple[Any, dict[str, Any], dict[str, Any]]:

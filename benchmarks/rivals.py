@@ -700,30 +700,34 @@ def step_in_jax(name: str, arrays: tuple[np.ndarray, ...]) -> Call | None:
     if jax is None:
         return None
     # Copies: asarray may share NumPy's memory, which cannot be donated.
-    gradient, *state = map(jax.numpy.array, (arrays[1], arrays[0], *arrays[2:]))
-    function = momentum_in_jax
-    if name == "adam_step":
-        function, state = adam_in_jax, [*state, jax.numpy.zeros(())]
-    compiled = jax.jit(function, donate_argnums=range(len(state)))
+    parameter, gradient, *state = map(jax.numpy.array, arrays)
+    if name == "momentum_step":
+        step = partial(momentum_in_jax, lr=0.01, momentum=0.9)
+    else:
+        step, state = partial(adam_in_jax, lr=0.01), [*state, jax.numpy.zeros(())]
+    compiled = jax.jit(step, donate_argnums=(0, 2))
+    kept = [parameter, tuple(state)]
 
     def call() -> Any:
-        state[:] = jax.block_until_ready(compiled(*state, gradient))
-        return state[0]
+        kept[:] = jax.block_until_ready(compiled(kept[0], gradient, kept[1]))
+        return kept[0]
 
     return call
 
 
-def momentum_in_jax(parameter: Any, velocity: Any, gradient: Any) -> Any:
-    velocity = 0.9 * velocity + gradient
-    return parameter - 0.01 * velocity, velocity
+def momentum_in_jax(parameter: Any, grad: Any, state: Any, *, lr: float, momentum: float) -> tuple[Any, Any]:
+    """The parameter and its state after a step, as are those of `adam_in_jax`."""
+    (velocity,) = state
+    velocity = momentum * velocity + grad
+    return parameter - lr * velocity, (velocity,)
 
 
-def adam_in_jax(parameter: Any, average: Any, square: Any, step: Any, gradient: Any) -> Any:
-    step = step + 1
-    average = 0.9 * average + (1 - 0.9) * gradient
-    square = 0.999 * square + (1 - 0.999) * gradient**2
-    divisor = jax.numpy.sqrt(square / (1 - 0.999**step)) + 1e-8
-    return parameter - 0.01 * average / (1 - 0.9**step) / divisor, average, square, step
+def adam_in_jax(parameter: Any, grad: Any, state: Any, *, lr: float, eps: float = 1e-8) -> tuple[Any, Any]:
+    mean, square, steps = state
+    steps, mean = steps + 1, 0.9 * mean + 0.1 * grad
+    square = 0.999 * square + 0.001 * grad * grad
+    root = jax.numpy.sqrt(square / (1 - 0.999**steps)) + eps
+    return parameter - lr * mean / (1 - 0.9**steps) / root, (mean, square, steps)
 
 
 def call_rows() -> Iterator[Work]:

@@ -74,6 +74,14 @@ def test_small_numbers_keep_their_digits(backend, dtype):
         )
 
 
+def points_of_every_magnitude(dtype, count):
+    """As many evenly from -20 to 20 as of either sign from the smallest number to 1024."""
+    rng = np.random.default_rng(11)
+    smallest = math.log2(np.finfo(dtype).smallest_subnormal)
+    magnitudes = np.exp2(rng.uniform(smallest, 10, count)) * rng.choice([-1.0, 1.0], count)
+    return np.concatenate([rng.uniform(-20, 20, count), magnitudes]).astype(dtype)
+
+
 def is_function_of_a_number(kernel):
     parameters = list(kernel.signature.parameters)
     return kernel.family == "activations" and parameters[0] == "x" and "axis" not in parameters
@@ -82,22 +90,12 @@ def is_function_of_a_number(kernel):
 @pytest.mark.kernels(having=is_function_of_a_number)
 def test_errors_at_every_magnitude(backend, kernel):
     """The promised precision at numbers of either sign from the smallest to 1024, against the definition in float64."""
-    rng = np.random.default_rng(7)
-    magnitudes = np.exp2(rng.uniform(-149, 10, 20_000)) * rng.choice([-1.0, 1.0], 20_000)
-    x = np.concatenate([rng.uniform(-20, 20, 20_000), magnitudes]).astype(np.float32)
+    x = points_of_every_magnitude(np.float32, 20_000)
     exact = kernel.definition(x.astype(np.float64))
     limits = np.finfo(np.float32)
     unit = limits.eps * np.maximum(np.abs(exact), max(kernel.floor, limits.smallest_normal))
     error = np.abs(backend.function(kernel)(x).astype(np.float64) - exact)
     assert np.max(error / unit) <= kernel.ulp
-
-
-def points_of_every_magnitude(dtype, count):
-    """As many evenly from -20 to 20 as of either sign from the smallest number to 1024."""
-    rng = np.random.default_rng(11)
-    smallest = math.log2(np.finfo(dtype).smallest_subnormal)
-    magnitudes = np.exp2(rng.uniform(smallest, 10, count)) * rng.choice([-1.0, 1.0], count)
-    return np.concatenate([rng.uniform(-20, 20, count), magnitudes]).astype(dtype)
 
 
 @lru_cache

@@ -743,7 +743,7 @@ LONG = {  # each takes a second or more where it is not interrupted
         "x = np.ones((64, 64, 64, 64), np.float32); w = x[:, :, :5, :5].copy(); y = fastnn.conv2d(x, w)",
         "fastnn.conv2d_backward(y, x, w)",
     ),
-    "steps": (
+    "inputs of steps": (
         "x, w, u, h0 = (np.ones(n, np.float32) for n in [(1500, 40, 512), (1024, 512), (1024, 1024), (40, 1024)])",
         "fastnn.rnn(x, w, u, w[:, 0].copy(), h0)",
     ),
